@@ -1,0 +1,17 @@
+//! What everything else speaks of: identifiers, instants, and the two things a pure function may
+//! not take from the air, time ([`Clock`]) and randomness ([`Entropy`]).
+//!
+//! No I/O happens here. The two ambient sources live in [`ambient`], the only module of the tree
+//! that may ask the operating system for them; binaries construct them and hand them down.
+
+pub mod ambient;
+mod clock;
+mod entropy;
+mod id;
+
+pub use clock::{Clock, ManualClock, Timestamp, TimestampError};
+pub use entropy::{Entropy, EntropyError, SeededEntropy};
+pub use id::{
+    AgentId, BackendId, DatasetId, GrantId, IdError, ObjectId, PersonId, RoleId, SessionId, StudyId,
+    TicketId, WorkspaceId,
+};
