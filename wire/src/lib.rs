@@ -1,1 +1,8 @@
-//! To be written.
+//! How broker and agent talk: messages, their framing, the order in which they are legal (a
+//! sans-I/O machine), and a QUIC driver with mutual TLS.
+//!
+//! The broker serves, agents dial out and open no port. Both sides are authenticated by
+//! certificates of one authority; who may be on which side is decided by SPIFFE identity. A
+//! message too large, out of turn or malformed ends its stream with a typed error.
+
+pub mod message;

@@ -1,0 +1,121 @@
+use model::{BackendId, ObjectId, SessionId, WorkspaceId};
+use serde::{Deserialize, Serialize};
+
+/// Agent → broker on the control stream, the first stream of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentControl {
+    /// Once, first.
+    Hello(Hello),
+    /// Something happened. Sent again after a reconnection until it is acknowledged.
+    Report(Report),
+}
+
+/// Broker → agent on the control stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerControl {
+    /// The agent is in; orders may follow on streams of their own.
+    Welcome {
+        /// The version both sides speak from here on.
+        version: u16,
+        /// The broker's trust domain.
+        td: String,
+    },
+    /// The agent is not let in; the connection ends.
+    Reject {
+        /// A sentence for the agent's operator.
+        reason: String,
+    },
+    /// Every report up to and including `seq` is recorded.
+    Ack {
+        /// The highest sequence number recorded.
+        seq: u64,
+    },
+}
+
+/// Who the agent is and what it can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version of the protocol the agent speaks, [`crate::message::VERSION`].
+    pub version: u16,
+    /// The agent program's name and version.
+    pub agent: String,
+    /// The kernel's release, for diagnostics.
+    pub kernel: String,
+    /// The X25519 public key that Crypt4GH uploads are encrypted to.
+    pub intake_key: [u8; 32],
+    /// The backends whose shares the agent can reach, each with the institution that runs it.
+    pub backends: Vec<(BackendId, String)>,
+    /// How many sessions may run at once.
+    pub capacity: u32,
+}
+
+/// An [`AgentEvent`] with its place in the order of the agent's reports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Counts up from 1 for as long as the agent process lives.
+    pub seq: u64,
+    /// What happened.
+    pub event: AgentEvent,
+}
+
+/// What an agent has the broker record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AgentEvent {
+    /// A backend did not give a good share; the read went on with others if it could.
+    ReadFault {
+        /// The session that read, if one did.
+        session: Option<SessionId>,
+        /// What was read.
+        object: ObjectId,
+        /// Which backend failed.
+        backend: BackendId,
+        /// The institution that runs it.
+        institution: String,
+        /// How it failed.
+        kind: FaultKind,
+        /// The block concerned, if one was.
+        block: Option<u64>,
+        /// A sentence for the operator.
+        detail: String,
+    },
+    /// Too few good shares were left: a read failed.
+    ReadFailed {
+        /// The session that read, if one did.
+        session: Option<SessionId>,
+        /// What was read.
+        object: ObjectId,
+        /// The block concerned, if one was.
+        block: Option<u64>,
+        /// A sentence for the operator.
+        detail: String,
+    },
+    /// A workspace runs.
+    WorkspaceStarted {
+        /// Which.
+        workspace: WorkspaceId,
+        /// Milliseconds from the order until it ran.
+        cold_ms: u64,
+    },
+    /// A workspace is gone.
+    WorkspaceStopped {
+        /// Which.
+        workspace: WorkspaceId,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How a backend failed to give a good share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FaultKind {
+    /// The share is not there.
+    Missing,
+    /// The share is there and is not what the manifest says.
+    Corrupt,
+    /// The share ends too early.
+    Short,
+    /// The backend cannot be reached, or answers with an error.
+    Unreachable,
+    /// The backend did not answer in time.
+    Timeout,
+}
