@@ -1,0 +1,29 @@
+# Each target does all of its own set-up. CARGO_TARGET_DIR is respected when set.
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench setup
+
+CARGO ?= cargo
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+RESULTS := $(abspath target/bench/results.jsonl)
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## prepare the machine: packages, system user, checks (infra/setup)
+	@infra/setup
+
+# The demo runs the binaries of the test profile, so that nothing is compiled twice.
+demo: setup ## start everything, tell the story on real data, stay up (DEMO=once: exit at the end)
+	$(CARGO) build --locked --workspace --bins
+	@exec $(TARGET)/debug/sekisho-demo
+
+# End-to-end tests start the programs of other rooms, which a test run alone would not build.
+test: setup ## every check and every test
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) xtask ci
+
+bench: setup ## measure, print a table, write target/bench/results.jsonl
+	@mkdir -p $(dir $(RESULTS)) && rm -f $(RESULTS)
+	$(CARGO) build --locked --release --workspace --bins
+	SEKISHO_BENCH_OUT=$(RESULTS) SEKISHO_BIN_DIR=$(TARGET)/release $(CARGO) bench --locked --workspace --bench '*'
+	@infra/bench-table $(RESULTS)
