@@ -1,1 +1,33 @@
-//! To be written.
+//! What happened: typed events, and the log that keeps them so that nobody can change them later
+//! without being found out.
+
+mod error;
+mod event;
+mod log;
+mod note;
+mod tree;
+
+pub use error::{AppendError, OpenError, ReadError};
+pub use event::{
+    AuthFault, CertificateKind, Change, ChannelKind, DecisionRecord, Door, EndCause, Event, EventKind,
+    ReadFaultKind, RecordKind, SessionExit,
+};
+pub use log::{Index, Log};
+pub use note::{Checkpoint, KeyError, LogKey, LogPublicKey, NoteError};
+pub use tree::{Hash, leaf_hash};
+
+/// How a log behaves.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// How long entries may wait for a checkpoint over them.
+    pub checkpoint_every: std::time::Duration,
+    /// When a file of the write-ahead log is full, in bytes.
+    pub segment_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { checkpoint_every: std::time::Duration::from_millis(500), segment_bytes: 4 << 20 }
+    }
+}

@@ -1,0 +1,345 @@
+use model::{
+    AgentId, BackendId, DatasetId, GrantId, ObjectId, PersonId, SessionId, StudyId, Timestamp, WorkspaceId,
+};
+use serde::Serialize;
+
+/// One thing that happened, as the log will remember it.
+///
+/// Free text in it is cut to a bounded length when it is rendered (see [`Event::to_entry`]), so
+/// that nothing a stranger sends can make an event too large to be recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened.
+    pub kind: EventKind,
+    /// On whose behalf, where that is known.
+    pub person: Option<PersonId>,
+    /// In which session.
+    pub session: Option<SessionId>,
+    /// For which study.
+    pub study: Option<StudyId>,
+    /// From where: `address:port` of the other end.
+    pub peer: Option<String>,
+    /// The decision that allowed or refused it, where one was taken.
+    pub decision: Option<DecisionRecord>,
+}
+
+impl Event {
+    /// An event about nobody in particular; the other fields are public and may be set.
+    pub fn new(at: Timestamp, kind: EventKind) -> Event {
+        Event { at, kind, person: None, session: None, study: None, peer: None, decision: None }
+    }
+}
+
+/// What policy decided, and from which rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DecisionRecord {
+    /// Whether it was permitted.
+    pub permit: bool,
+    /// What was asked for, such as `OpenSession`.
+    pub action: String,
+    /// The stable code of the outcome, such as `permit` or `no-grant`.
+    pub code: String,
+    /// Names of the rules and grants that carried the decision.
+    pub rules: Vec<String>,
+    /// The version of the policy that decided.
+    pub policy_epoch: u64,
+    /// The sentence the person was told.
+    pub reason: String,
+}
+
+/// What kinds of things happen, each with what must be known about it.
+///
+/// It serialises with a `kind` field in `snake_case`; those names are stable, and they are the
+/// message ids of the feed to a collector.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "fields whose name and type say it all")]
+pub enum EventKind {
+    /// A process of the node began to serve.
+    Started { process: String, version: String },
+    /// A process of the node stopped in an orderly way.
+    Stopped { process: String, reason: String },
+    /// A person proved who they are.
+    LoginSucceeded { method: String, key_fingerprint: String },
+    /// A login was refused.
+    LoginRefused { code: String, reason: String },
+    /// The authority issued a certificate.
+    CertificateIssued {
+        certificate: CertificateKind,
+        subject: String,
+        serial: String,
+        key_fingerprint: String,
+        expires: Timestamp,
+    },
+    /// A one-time token for enrolment was handed out.
+    TokenIssued { subject: String, expires: Timestamp },
+    /// An agent got its identity.
+    AgentEnrolled { agent: AgentId },
+    /// An agent dialled in and is ready for work.
+    AgentConnected { agent: AgentId, kernel: String, backends: Vec<String> },
+    /// The connection of an agent is gone.
+    AgentLost { agent: AgentId, reason: String },
+    /// Somebody was turned away at a door before it was known what they wanted.
+    AuthRefused {
+        door: Door,
+        fault: AuthFault,
+        /// The sentence the person was told.
+        reason: String,
+        key_fingerprint: Option<String>,
+        /// The principals that the presented certificate named.
+        principals: Vec<String>,
+        serial: Option<u64>,
+    },
+    /// A session was permitted and opened.
+    SessionOpened {
+        workspace: WorkspaceId,
+        agent: AgentId,
+        pty: bool,
+        /// The command, where it is not an interactive shell.
+        command: Option<String>,
+        datasets: Vec<DatasetId>,
+        access_until: Timestamp,
+    },
+    /// A session was asked for and refused.
+    SessionRefused { code: String, reason: String },
+    /// A person asked for something inside a connection that is not offered.
+    ChannelRefused { what: ChannelKind, detail: String },
+    /// A session came to its end; with this record its story is complete.
+    SessionClosed {
+        exit: SessionExit,
+        bytes_in: u64,
+        bytes_out: u64,
+        /// Index of the first event of this session.
+        events_first: u64,
+        /// Index of the last event of this session before this one.
+        events_last: u64,
+        /// How many events the session has, this one not counted.
+        count: u64,
+    },
+    /// A live session was ended from our side.
+    SessionEnded { cause: EndCause, grant: Option<GrantId>, reason: String },
+    /// A file began to come in.
+    DepositStarted { object: ObjectId, dataset: DatasetId, name: String, agent: AgentId },
+    /// A file lies, in shares, on all its backends.
+    DepositCompleted {
+        object: ObjectId,
+        dataset: DatasetId,
+        size: u64,
+        /// Root of the manifest, hexadecimal.
+        manifest_root: String,
+    },
+    /// A file was not taken in.
+    DepositFailed { object: ObjectId, dataset: DatasetId, code: String, reason: String },
+    /// A deposit was asked for and refused.
+    DepositRefused { dataset: DatasetId, code: String, reason: String },
+    /// A backend gave no share or a wrong one; the read went on with others.
+    ReadFault {
+        agent: AgentId,
+        backend: BackendId,
+        institution: String,
+        object: ObjectId,
+        block: Option<u64>,
+        fault: ReadFaultKind,
+        detail: String,
+    },
+    /// Too few good shares: the person got an error instead of bytes.
+    ReadFailed { agent: AgentId, object: ObjectId, detail: String },
+    /// A workspace came up.
+    WorkspaceStarted { workspace: WorkspaceId, agent: AgentId, cold_ms: u64 },
+    /// A workspace was taken down.
+    WorkspaceStopped { workspace: WorkspaceId, agent: AgentId, reason: String },
+    /// A study may use a dataset until a date.
+    GrantCreated { grant: GrantId, dataset: DatasetId, grantee: String, until: Timestamp },
+    /// It may no longer.
+    GrantRevoked { grant: GrantId, dataset: DatasetId, reason: String },
+    /// A person was locked out, everywhere, at once.
+    PersonLocked { subject: PersonId, reason: String },
+    /// A lock was taken off.
+    PersonUnlocked { subject: PersonId },
+    /// A record was made, changed or closed.
+    RecordChanged { record: RecordKind, id: String, change: Change },
+    /// A request to administer was refused.
+    AdminRefused { action: String, code: String, reason: String },
+    /// A collector has fallen behind or does not answer.
+    SinkLagging { sink: String, lag: u64, last_error: String },
+    /// A collector has everything again.
+    SinkRecovered { sink: String },
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $code:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $code)] $variant,)* }
+
+        impl $name {
+            /// The stable word that stands for it in the record.
+            pub const fn code(self) -> &'static str {
+                match self { $($name::$variant => $code,)* }
+            }
+        }
+    )*};
+}
+
+codes! {
+    /// What sort of certificate was issued.
+    CertificateKind {
+        /// OpenSSH, for a person.
+        SshUser = "ssh-user",
+        /// OpenSSH, for the broker.
+        SshHost = "ssh-host",
+        /// X.509, for a person, an agent or a service.
+        X509 = "x509",
+    }
+
+    /// At which door somebody stood.
+    Door {
+        /// The SSH port.
+        Ssh = "ssh",
+        /// The HTTPS port.
+        Api = "api",
+        /// The port where agents dial in.
+        Agents = "agents",
+    }
+
+    /// Why a proof of identity was not accepted.
+    AuthFault {
+        /// Signed by an authority that is not trusted here.
+        UnknownAuthority = "unknown-authority",
+        /// The validity is over.
+        Expired = "expired",
+        /// The validity has not begun.
+        NotYetValid = "not-yet-valid",
+        /// The certificate does not name the principal that is needed.
+        WrongPrincipal = "wrong-principal",
+        /// A plain key or password where a certificate is required.
+        NoCertificate = "no-certificate",
+        /// A host certificate, or another that is not for users.
+        WrongType = "wrong-type",
+        /// The signature does not verify.
+        BadSignature = "bad-signature",
+        /// Revoked by serial number or key.
+        Revoked = "revoked",
+        /// Presented from an address it does not allow.
+        SourceAddress = "source-address",
+        /// It carries a critical option that is not understood.
+        UnknownOption = "unknown-option",
+        /// It lives longer than the rules allow.
+        TooLong = "too-long",
+        /// A proof that was used before.
+        Replayed = "replayed",
+        /// The person is locked or unknown.
+        PersonRefused = "person-refused",
+        /// Too many attempts.
+        TooMany = "too-many",
+        /// It could not be read at all.
+        Malformed = "malformed",
+    }
+
+    /// What was asked for inside a connection and is not offered.
+    ChannelKind {
+        /// `ssh -L`: a connection out of the broker.
+        PortForwarding = "port-forwarding",
+        /// `ssh -R`: a listener on the broker.
+        RemoteForwarding = "remote-forwarding",
+        /// `ssh -A`.
+        AgentForwarding = "agent-forwarding",
+        /// `ssh -X`.
+        X11 = "x11",
+        /// `sftp` and other subsystems.
+        Subsystem = "subsystem",
+        /// A forwarded unix socket.
+        StreamLocal = "stream-local",
+        /// Anything else.
+        Unknown = "unknown",
+    }
+
+    /// Why a live session was ended from our side.
+    EndCause {
+        /// A grant it stood on was revoked.
+        GrantRevoked = "grant-revoked",
+        /// A grant it stood on ran out.
+        GrantExpired = "grant-expired",
+        /// The person was locked.
+        PersonLocked = "person-locked",
+        /// The study was closed.
+        StudyClosed = "study-closed",
+        /// The person was taken out of the study.
+        MembershipEnded = "membership-ended",
+        /// The agent is gone.
+        AgentLost = "agent-lost",
+        /// The log can no longer record.
+        AuditFailed = "audit-failed",
+        /// The node shuts down.
+        Shutdown = "shutdown",
+    }
+
+    /// What was wrong with a share.
+    ReadFaultKind {
+        /// It is not there.
+        Missing = "missing",
+        /// Its tag does not match.
+        Corrupt = "corrupt",
+        /// The backend could not be reached.
+        Unreachable = "unreachable",
+        /// The backend did not answer in time.
+        Timeout = "timeout",
+        /// Fewer bytes than there should be.
+        Short = "short",
+        /// The backend refused our credentials.
+        Denied = "denied",
+        /// Anything else.
+        Other = "other",
+    }
+
+    /// What sort of record changed.
+    RecordKind {
+        /// A person.
+        Person = "person",
+        /// A study.
+        Study = "study",
+        /// A person's role in a study.
+        Membership = "membership",
+        /// A dataset.
+        Dataset = "dataset",
+        /// A stored file.
+        Object = "object",
+        /// An agent.
+        Agent = "agent",
+        /// A service of another party.
+        Service = "service",
+    }
+
+    /// How a record changed.
+    Change {
+        /// It is new.
+        Created = "created",
+        /// It is another now.
+        Updated = "updated",
+        /// It ended.
+        Closed = "closed",
+    }
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "how", rename_all = "snake_case")]
+pub enum SessionExit {
+    /// The command ended with this status.
+    Code {
+        /// 0 to 255.
+        code: u8,
+    },
+    /// The command was ended by a signal.
+    Signal {
+        /// Its name without `SIG`.
+        name: String,
+    },
+    /// The connection went away first, or the session was ended from our side.
+    Aborted {
+        /// Why, for people.
+        reason: String,
+    },
+}
