@@ -1,0 +1,165 @@
+use std::fmt;
+
+use model::{DatasetId, PersonId, RoleId, StudyId, Timestamp};
+
+use crate::duo::{ConditionSet, Purpose};
+
+/// What someone wants, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Who asks, as authenticated by a certificate.
+    pub person: PersonId,
+    /// The study in whose name they ask; required to open a session or to read.
+    pub study: Option<StudyId>,
+    /// The dataset they ask for; required to read or to deposit.
+    pub dataset: Option<DatasetId>,
+    /// What they want to do.
+    pub action: Action,
+    /// What for. Without one, a study's work is for all of the study's purposes together, so each
+    /// of them must be allowed.
+    pub purpose: Option<Purpose>,
+    /// The instant of the request.
+    pub now: Timestamp,
+}
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// To open a session in a study's workspace.
+    OpenSession,
+    /// To read a dataset from within a study.
+    ReadDataset,
+    /// To hand over a file into a dataset.
+    Deposit,
+    /// To receive one's own short-lived certificates.
+    IssueCertificate,
+    /// To administer the programme.
+    Administer(AdminAction),
+}
+
+/// The programme's administration, action by action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AdminAction {
+    /// To record an approved study.
+    CreateStudy,
+    /// To record a dataset and its conditions of use.
+    CreateDataset,
+    /// To record a person, their roles in the programme, and a token for their first login.
+    EnrolPerson,
+    /// To lock a person out at once.
+    LockPerson,
+    /// To add a person to a study, or remove one.
+    AddMember,
+    /// To grant a study the use of a dataset.
+    Grant,
+    /// To revoke a grant.
+    Revoke,
+    /// To enrol an agent.
+    EnrolAgent,
+    /// To issue a certificate for a service.
+    IssueService,
+    /// To read the audit log.
+    ReadAudit,
+    /// To list the programme's records.
+    ListRecords,
+}
+
+impl AdminAction {
+    /// Every one of them, in the order of the authorisation matrix.
+    pub const ALL: [AdminAction; 11] = [
+        AdminAction::CreateStudy,
+        AdminAction::CreateDataset,
+        AdminAction::EnrolPerson,
+        AdminAction::LockPerson,
+        AdminAction::AddMember,
+        AdminAction::Grant,
+        AdminAction::Revoke,
+        AdminAction::EnrolAgent,
+        AdminAction::IssueService,
+        AdminAction::ReadAudit,
+        AdminAction::ListRecords,
+    ];
+}
+
+impl Action {
+    /// Every one of them, in the order of the authorisation matrix.
+    pub fn all() -> impl Iterator<Item = Action> {
+        [Action::OpenSession, Action::ReadDataset, Action::Deposit, Action::IssueCertificate]
+            .into_iter()
+            .chain(AdminAction::ALL.into_iter().map(Action::Administer))
+    }
+
+    /// Its stable name in rules and in the audit log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Action::OpenSession => "open-session",
+            Action::ReadDataset => "read-dataset",
+            Action::Deposit => "deposit",
+            Action::IssueCertificate => "issue-certificate",
+            Action::Administer(action) => match action {
+                AdminAction::CreateStudy => "create-study",
+                AdminAction::CreateDataset => "create-dataset",
+                AdminAction::EnrolPerson => "enrol-person",
+                AdminAction::LockPerson => "lock-person",
+                AdminAction::AddMember => "add-member",
+                AdminAction::Grant => "grant",
+                AdminAction::Revoke => "revoke",
+                AdminAction::EnrolAgent => "enrol-agent",
+                AdminAction::IssueService => "issue-service",
+                AdminAction::ReadAudit => "read-audit",
+                AdminAction::ListRecords => "list-records",
+            },
+        }
+    }
+
+    /// The kind of thing it is done to, as the authorisation matrix names it.
+    pub const fn resource(self) -> &'static str {
+        match self {
+            Action::OpenSession => "workspace",
+            Action::ReadDataset | Action::Deposit => "dataset",
+            Action::IssueCertificate => "certificate",
+            Action::Administer(action) => match action {
+                AdminAction::CreateStudy | AdminAction::AddMember => "study",
+                AdminAction::CreateDataset => "dataset",
+                AdminAction::EnrolPerson | AdminAction::LockPerson => "person",
+                AdminAction::Grant | AdminAction::Revoke => "grant",
+                AdminAction::EnrolAgent => "agent",
+                AdminAction::IssueService => "service",
+                AdminAction::ReadAudit => "audit",
+                AdminAction::ListRecords => "records",
+            },
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What the gate found out about the request before it asked. The default is the most suspicious:
+/// nobody active, no study, no conditions known.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// The person is on record and not locked.
+    pub person_active: bool,
+    /// The roles that the person holds in the programme, not in a study.
+    pub programme_roles: Vec<RoleId>,
+    /// The study of the request, if it is on record.
+    pub study: Option<StudyFacts>,
+    /// The alternative sets of conditions under which the dataset of the request stands. None at
+    /// all means that nobody recorded them, which no machine may take for "unrestricted".
+    pub conditions: Vec<ConditionSet>,
+}
+
+/// A study as it stands at the time of the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StudyFacts {
+    /// It was not closed or suspended.
+    pub active: bool,
+    /// The first instant at which its approval no longer holds.
+    pub until: Timestamp,
+    /// The purposes for which it was approved.
+    pub purposes: Vec<Purpose>,
+}
