@@ -5,4 +5,6 @@
 //! certificates of one authority; who may be on which side is decided by SPIFFE identity. A
 //! message too large, out of turn or malformed ends its stream with a typed error.
 
+pub mod frame;
+pub mod machine;
 pub mod message;

@@ -2,19 +2,30 @@
 //!
 //! A control message travels as a tag and a `postcard` body; [`SessionInput::Stdin`] and the other
 //! carriers of bulk bytes travel as a tag and the bytes themselves, so that relaying copies nothing.
-//! The order in which messages are legal is the business of the machine, their bytes that of the
-//! frame.
+//! The order in which messages are legal is the business of [`crate::machine`], their bytes that of
+//! [`crate::frame`].
 
+mod codec;
 mod control;
 mod deposit;
 mod session;
 
+pub use codec::Message;
 pub use control::{AgentControl, AgentEvent, BrokerControl, FaultKind, Hello, Report};
 pub use deposit::{DepositInput, DepositOutput, OpenDeposit};
 pub use session::{Command, Exited, OpenSession, Pty, SessionInput, SessionOutput, WindowSize};
 
 /// The version of the protocol spoken here. A broker rejects an agent that says another one.
 pub const VERSION: u16 = 1;
+
+/// Broker → agent, the first message on a stream that the broker opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// A session follows.
+    Session(OpenSession),
+    /// A deposit follows.
+    Deposit(OpenDeposit),
+}
 
 /// The agent's answer to an order it will not carry out.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
