@@ -1,0 +1,106 @@
+//! The one hot operation, `out[o] = Σ matrix[o][i] · in[i]` over byte slices, once per kind of
+//! machine.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod gfni;
+mod portable;
+
+use super::field;
+
+/// Outputs that the vector kernels compute in one pass over the inputs.
+const GROUP: usize = 4;
+
+/// Which instructions multiply. All give the same bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel(Kind);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Gfni,
+}
+
+impl Kernel {
+    /// 64-bit words, on any machine.
+    pub const PORTABLE: Kernel = Kernel(Kind::Portable);
+
+    /// The fastest of [`Kernel::available`].
+    pub fn best() -> Kernel {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if gfni::available() {
+                return Kernel(Kind::Gfni);
+            }
+            if avx2::available() {
+                return Kernel(Kind::Avx2);
+            }
+        }
+        Kernel::PORTABLE
+    }
+
+    /// Every kernel that this machine can run.
+    pub fn available() -> Vec<Kernel> {
+        let mut kernels = vec![Kernel::PORTABLE];
+        #[cfg(target_arch = "x86_64")]
+        {
+            kernels.extend(avx2::available().then_some(Kernel(Kind::Avx2)));
+            kernels.extend(gfni::available().then_some(Kernel(Kind::Gfni)));
+        }
+        kernels
+    }
+
+    /// A short name for tables.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Gfni => "avx512+gfni",
+        }
+    }
+
+    /// Every slice has the same length, and there are as many as the matrix has columns and rows.
+    pub(super) fn apply(self, matrix: &Matrix, inputs: &[&[u8]], outputs: &mut [&mut [u8]]) {
+        let len = outputs.first().map_or(0, |out| out.len());
+        assert!(inputs.len() == matrix.inputs && outputs.len() * matrix.inputs == matrix.cells.len());
+        assert!(inputs.iter().all(|s| s.len() == len) && outputs.iter().all(|s| s.len() == len));
+        let done = match self.0 {
+            Kind::Portable => 0,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => avx2::apply(matrix, inputs, outputs),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Gfni => return gfni::apply(matrix, inputs, outputs),
+        };
+        portable::apply(matrix, inputs, outputs, done);
+    }
+}
+
+/// Public constants: a row per output, a column per input.
+#[derive(Debug, Clone)]
+pub(super) struct Matrix {
+    inputs: usize,
+    cells: Vec<u8>,
+}
+
+impl Matrix {
+    /// Takes values at the `known` points to values at the `wanted` ones.
+    pub(super) fn interpolating(known: &[u8], wanted: &[u8]) -> Matrix {
+        let cells = wanted.iter().flat_map(|&at| field::weights(known, at)).collect();
+        Matrix { inputs: known.len(), cells }
+    }
+
+    /// How many inputs there are.
+    pub(super) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &[u8]> {
+        self.cells.chunks_exact(self.inputs)
+    }
+}
