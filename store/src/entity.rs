@@ -1,0 +1,114 @@
+//! The tables as the database sees them. Nothing outside this crate sees these types.
+
+macro_rules! table {
+    ($(#[$doc:meta])* $module:ident = $name:literal { $($(#[$attr:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        pub(crate) mod $module {
+            use sea_orm::entity::prelude::*;
+
+            #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+            #[sea_orm(table_name = $name)]
+            pub struct Model {
+                $($(#[$attr])* pub $field: $type,)*
+            }
+
+            #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+            pub enum Relation {}
+
+            impl ActiveModelBehavior for ActiveModel {}
+        }
+    };
+}
+
+table! { person = "person" {
+    #[sea_orm(primary_key, auto_increment = false)] id: String,
+    display_name: String,
+    roles: String,
+    recorded_at: i64,
+    locked_at: Option<i64>,
+    locked_by: Option<String>,
+    locked_reason: Option<String>,
+} }
+
+table! { device_key = "device_key" {
+    #[sea_orm(primary_key, auto_increment = false)] public_key: String,
+    person: String,
+    enrolled_at: i64,
+    retired_at: Option<i64>,
+} }
+
+table! { enrolment_token = "enrolment_token" {
+    #[sea_orm(primary_key, auto_increment = false)] hash: String,
+    subject: String,
+    expires: i64,
+    used_at: Option<i64>,
+} }
+
+table! { study = "study" {
+    #[sea_orm(primary_key, auto_increment = false)] id: String,
+    title: String,
+    purposes: String,
+    until: i64,
+    closed_at: Option<i64>,
+} }
+
+table! { membership = "membership" {
+    #[sea_orm(primary_key, auto_increment = false)] person: String,
+    #[sea_orm(primary_key, auto_increment = false)] study: String,
+    #[sea_orm(primary_key, auto_increment = false)] role: String,
+} }
+
+table! { dataset = "dataset" {
+    #[sea_orm(primary_key, auto_increment = false)] id: String,
+    title: String,
+    conditions: String,
+} }
+
+table! { object = "object" {
+    #[sea_orm(primary_key, auto_increment = false)] id: String,
+    dataset: String,
+    name: String,
+    deposited_by: String,
+    begun_at: i64,
+    state: String,
+    size: Option<i64>,
+    manifest_root: Option<String>,
+    settled_at: Option<i64>,
+} }
+
+table! { grant = "data_grant" {
+    #[sea_orm(primary_key, auto_increment = false)] id: String,
+    study: String,
+    dataset: String,
+    grantee: String,
+    not_before: i64,
+    not_after: i64,
+    granted_by: String,
+    revoked_at: Option<i64>,
+    revoked_by: Option<String>,
+    revoked_reason: Option<String>,
+} }
+
+table! { agent = "agent" {
+    #[sea_orm(primary_key, auto_increment = false)] id: String,
+    enrolled_at: i64,
+    last_seen: Option<i64>,
+    retired_at: Option<i64>,
+} }
+
+table! { session = "session" {
+    #[sea_orm(primary_key, auto_increment = false)] id: String,
+    person: String,
+    study: String,
+    agent: String,
+    opened: i64,
+    closed_at: Option<i64>,
+    outcome: Option<String>,
+} }
+
+table! {
+    /// One row: the number of the state of everything that policy depends on.
+    policy_epoch = "policy_epoch" {
+    #[sea_orm(primary_key, auto_increment = false)] id: i64,
+    epoch: i64,
+} }

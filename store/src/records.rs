@@ -1,0 +1,378 @@
+//! The records as plain values. States are enums; a change of state is a method that refuses what
+//! cannot follow.
+
+use model::{AgentId, DatasetId, GrantId, ObjectId, PersonId, RoleId, SessionId, StudyId, Timestamp};
+use policy::{GrantRule, Grantee, Membership};
+use serde::Serialize;
+
+/// A change that cannot follow the present state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("it is {from} and cannot become {to}")]
+pub struct TransitionError {
+    /// The present state, in a word.
+    pub from: &'static str,
+    /// The state asked for.
+    pub to: &'static str,
+}
+
+/// A natural person on record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Person {
+    /// Who.
+    pub id: PersonId,
+    /// The name shown to others.
+    pub display_name: String,
+    /// The roles held in the programme.
+    pub roles: Vec<RoleId>,
+    /// When they were recorded.
+    pub recorded_at: Timestamp,
+    /// Whether they may do anything at all.
+    pub state: PersonState,
+}
+
+/// Whether a person may do anything at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum PersonState {
+    /// They may.
+    Active,
+    /// They are locked out.
+    Locked {
+        /// Since when.
+        at: Timestamp,
+        /// By whom.
+        by: PersonId,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl PersonState {
+    /// Locks an active person out.
+    pub fn lock(self, at: Timestamp, by: PersonId, reason: String) -> Result<Self, TransitionError> {
+        match self {
+            PersonState::Active => Ok(PersonState::Locked { at, by, reason }),
+            PersonState::Locked { .. } => Err(TransitionError { from: "locked", to: "locked" }),
+        }
+    }
+
+    /// Lets a locked person in again.
+    pub fn unlock(self) -> Result<Self, TransitionError> {
+        match self {
+            PersonState::Locked { .. } => Ok(PersonState::Active),
+            PersonState::Active => Err(TransitionError { from: "active", to: "active" }),
+        }
+    }
+}
+
+/// The public key of a person's device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeviceKey {
+    /// Whose.
+    pub person: PersonId,
+    /// The OpenSSH public key, `type base64`, without a comment.
+    pub public_key: String,
+    /// When it was enrolled.
+    pub enrolled_at: Timestamp,
+    /// Whether it still counts.
+    pub state: DeviceKeyState,
+}
+
+/// Whether a device's key still counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum DeviceKeyState {
+    /// It does.
+    Active,
+    /// It was withdrawn, for good.
+    Retired {
+        /// Since when.
+        at: Timestamp,
+    },
+}
+
+impl DeviceKeyState {
+    /// Withdraws a key.
+    pub fn retire(self, at: Timestamp) -> Result<Self, TransitionError> {
+        match self {
+            DeviceKeyState::Active => Ok(DeviceKeyState::Retired { at }),
+            DeviceKeyState::Retired { .. } => Err(TransitionError { from: "retired", to: "retired" }),
+        }
+    }
+}
+
+/// For whom an enrolment token is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TokenSubject {
+    /// A person's first login from a device.
+    Person(PersonId),
+    /// An agent's first certificate.
+    Agent(AgentId),
+}
+
+/// A one-time enrolment token. Only the hash of its secret is on record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnrolmentToken {
+    /// The hash of the secret.
+    pub hash: [u8; 32],
+    /// For whom it is.
+    pub subject: TokenSubject,
+    /// The first instant at which it no longer counts.
+    pub expires: Timestamp,
+}
+
+/// An approved research project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Study {
+    /// Which.
+    pub id: StudyId,
+    /// Its title.
+    pub title: String,
+    /// The purposes approved, as codes (`DS:MONDO:0004992`, `HMB`).
+    pub purposes: Vec<String>,
+    /// The first instant at which the approval no longer holds.
+    pub until: Timestamp,
+    /// Whether work goes on.
+    pub state: StudyState,
+}
+
+/// Whether work on a study goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum StudyState {
+    /// It does.
+    Active,
+    /// It was closed, for good.
+    Closed {
+        /// Since when.
+        at: Timestamp,
+    },
+}
+
+impl StudyState {
+    /// Closes an active study.
+    pub fn close(self, at: Timestamp) -> Result<Self, TransitionError> {
+        match self {
+            StudyState::Active => Ok(StudyState::Closed { at }),
+            StudyState::Closed { .. } => Err(TransitionError { from: "closed", to: "closed" }),
+        }
+    }
+}
+
+/// A set of objects under the same conditions of use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Dataset {
+    /// Which.
+    pub id: DatasetId,
+    /// Its title.
+    pub title: String,
+    /// Alternatives, each a list of codes of the Data Use Ontology.
+    pub conditions: Vec<Vec<String>>,
+}
+
+/// A stored file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Object {
+    /// Which.
+    pub id: ObjectId,
+    /// The dataset it belongs to.
+    pub dataset: DatasetId,
+    /// Its file name in the dataset; one object that is not abandoned has it.
+    pub name: String,
+    /// Who hands it over.
+    pub deposited_by: PersonId,
+    /// When the deposit began.
+    pub begun_at: Timestamp,
+    /// Whether it can be read.
+    pub state: ObjectState,
+}
+
+/// Whether an object can be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum ObjectState {
+    /// The deposit is going on.
+    Pending,
+    /// Its shares lie on the backends.
+    Stored {
+        /// Length of the file in bytes.
+        size: u64,
+        /// The root that its manifest must have.
+        #[serde(serialize_with = "hex")]
+        manifest_root: [u8; 32],
+        /// Since when.
+        at: Timestamp,
+    },
+    /// The deposit ended without success; the name is free again.
+    Abandoned {
+        /// Since when.
+        at: Timestamp,
+    },
+}
+
+impl ObjectState {
+    /// Completes a deposit.
+    pub fn store(self, size: u64, manifest_root: [u8; 32], at: Timestamp) -> Result<Self, TransitionError> {
+        match self {
+            ObjectState::Pending => Ok(ObjectState::Stored { size, manifest_root, at }),
+            other => Err(TransitionError { from: other.word(), to: "stored" }),
+        }
+    }
+
+    /// Gives a deposit up.
+    pub fn abandon(self, at: Timestamp) -> Result<Self, TransitionError> {
+        match self {
+            ObjectState::Pending => Ok(ObjectState::Abandoned { at }),
+            other => Err(TransitionError { from: other.word(), to: "abandoned" }),
+        }
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            ObjectState::Pending => "pending",
+            ObjectState::Stored { .. } => "stored",
+            ObjectState::Abandoned { .. } => "abandoned",
+        }
+    }
+}
+
+/// The permission of a study to use a dataset for a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Grant {
+    /// Which.
+    pub id: GrantId,
+    /// The study.
+    pub study: StudyId,
+    /// The dataset.
+    pub dataset: DatasetId,
+    /// Who in the study.
+    pub grantee: Grantee,
+    /// The first instant at which it holds.
+    pub not_before: Timestamp,
+    /// The first instant at which it no longer holds.
+    pub not_after: Timestamp,
+    /// Who recorded it.
+    pub granted_by: PersonId,
+    /// Whether it was revoked.
+    pub state: GrantState,
+}
+
+/// Whether a grant was revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum GrantState {
+    /// It was not.
+    Active,
+    /// It was, for good.
+    Revoked {
+        /// Since when.
+        at: Timestamp,
+        /// By whom.
+        by: PersonId,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl GrantState {
+    /// Revokes an active grant.
+    pub fn revoke(self, at: Timestamp, by: PersonId, reason: String) -> Result<Self, TransitionError> {
+        match self {
+            GrantState::Active => Ok(GrantState::Revoked { at, by, reason }),
+            GrantState::Revoked { .. } => Err(TransitionError { from: "revoked", to: "revoked" }),
+        }
+    }
+}
+
+/// A process that runs workspaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Agent {
+    /// Which.
+    pub id: AgentId,
+    /// When it was last enrolled.
+    pub enrolled_at: Timestamp,
+    /// When it was last connected, if ever.
+    pub last_seen: Option<Timestamp>,
+    /// Whether it is trusted with work.
+    pub state: AgentState,
+}
+
+/// Whether an agent is trusted with work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum AgentState {
+    /// It is.
+    Active,
+    /// It no longer is, until it is enrolled anew.
+    Retired {
+        /// Since when.
+        at: Timestamp,
+    },
+}
+
+impl AgentState {
+    /// Trusts an agent no longer.
+    pub fn retire(self, at: Timestamp) -> Result<Self, TransitionError> {
+        match self {
+            AgentState::Active => Ok(AgentState::Retired { at }),
+            AgentState::Retired { .. } => Err(TransitionError { from: "retired", to: "retired" }),
+        }
+    }
+}
+
+/// One stay of one person in a workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Session {
+    /// Which.
+    pub id: SessionId,
+    /// Whose.
+    pub person: PersonId,
+    /// In which study.
+    pub study: StudyId,
+    /// On which agent.
+    pub agent: AgentId,
+    /// Since when.
+    pub opened: Timestamp,
+    /// Whether it goes on.
+    pub state: SessionState,
+}
+
+/// Whether a session goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum SessionState {
+    /// It does.
+    Open,
+    /// It ended.
+    Closed {
+        /// When.
+        at: Timestamp,
+        /// How, in a word or two.
+        outcome: String,
+    },
+}
+
+impl SessionState {
+    /// Ends an open session.
+    pub fn close(self, at: Timestamp, outcome: String) -> Result<Self, TransitionError> {
+        match self {
+            SessionState::Open => Ok(SessionState::Closed { at, outcome }),
+            SessionState::Closed { .. } => Err(TransitionError { from: "closed", to: "closed" }),
+        }
+    }
+}
+
+/// Everything that policy is compiled from, read at one instant. Revoked grants are left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicySnapshot {
+    /// The number of this state of the records.
+    pub epoch: u64,
+    /// Who has which role in which study.
+    pub memberships: Vec<Membership>,
+    /// The grants that are not revoked, expired ones among them.
+    pub grants: Vec<GrantRule>,
+}
+
+fn hex<S: serde::Serializer>(bytes: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&crate::text::hex(bytes))
+}
