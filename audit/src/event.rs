@@ -90,6 +90,7 @@ pub enum EventKind {
         key_fingerprint: Option<String>,
         /// The principals that the presented certificate named.
         principals: Vec<String>,
+        #[serde(serialize_with = "as_text")]
         serial: Option<u64>,
     },
     /// A session was permitted and opened.
@@ -342,4 +343,9 @@ pub enum SessionExit {
         /// Why, for people.
         reason: String,
     },
+}
+
+/// Serial numbers use all 64 bits, which many readers of JSON would round.
+fn as_text<S: serde::Serializer>(number: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
+    number.map(|n| n.to_string()).serialize(to)
 }

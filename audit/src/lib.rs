@@ -1,11 +1,22 @@
 //! What happened: typed events, and the log that keeps them so that nobody can change them later
 //! without being found out.
 
+mod disk;
+mod entry;
 mod error;
 mod event;
+mod integrator;
 mod log;
 mod note;
+mod ocsf;
+mod recover;
+mod shared;
+mod tiles;
 mod tree;
+mod wal;
+mod writer;
+
+pub use entry::{export, severity_of, uid, write_canonical};
 
 pub use error::{AppendError, OpenError, ReadError};
 pub use event::{
@@ -14,7 +25,9 @@ pub use event::{
 };
 pub use log::{Index, Log};
 pub use note::{Checkpoint, KeyError, LogKey, LogPublicKey, NoteError};
-pub use tree::{Hash, leaf_hash};
+pub use tiles::{BundleFault, parse_bundle};
+pub use tree::{Hash, leaf_hash, verify_consistency, verify_inclusion};
+pub use wal::{Batch, BatchFault, parse_batch};
 
 /// How a log behaves.
 #[derive(Debug, Clone)]
