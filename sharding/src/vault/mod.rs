@@ -14,6 +14,7 @@
 mod backend;
 mod deposit;
 mod fault;
+mod pool;
 mod reader;
 
 use std::sync::Arc;
@@ -22,9 +23,10 @@ use std::time::Duration;
 pub use backend::Backend;
 pub use deposit::{DepositError, Deposited};
 pub use fault::{Fault, FaultKind, FaultSink, IgnoreFaults};
-pub use reader::{ObjectReader, ReadError};
+pub use reader::{MAX_READ, ObjectReader, ReadError};
 
 use crate::codec::{CodecError, Threshold};
+use pool::Pool;
 
 /// Time limits and bounds.
 #[derive(Clone)]
@@ -60,19 +62,18 @@ impl Default for Options {
 #[derive(Clone)]
 pub struct Vault {
     threshold: Option<Threshold>,
-    backends: Arc<[Backend]>,
-    options: Options,
+    pool: Arc<Pool>,
 }
 
 impl Vault {
     /// Deposits `k` of all `backends`; reads whatever any of them holds, however it was shared.
     pub fn new(backends: Vec<Backend>, k: u8, options: Options) -> Result<Vault, CodecError> {
         let n = u8::try_from(backends.len()).unwrap_or(u8::MAX);
-        Ok(Vault { threshold: Some(Threshold::new(k, n)?), backends: backends.into(), options })
+        Ok(Vault { threshold: Some(Threshold::new(k, n)?), pool: Pool::new(backends, options) })
     }
 
     /// Only reads: any number of backends, in any order.
     pub fn reading(backends: Vec<Backend>, options: Options) -> Vault {
-        Vault { threshold: None, backends: backends.into(), options }
+        Vault { threshold: None, pool: Pool::new(backends, options) }
     }
 }

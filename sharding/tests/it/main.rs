@@ -1,0 +1,7 @@
+//! The vault over backends that behave and that do not, and the tool that reads it offline.
+
+mod faults;
+mod ranges;
+mod secrecy;
+mod support;
+mod tampering;

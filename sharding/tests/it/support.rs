@@ -1,0 +1,193 @@
+//! Backends in memory that misbehave on request, and a vault over them.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use model::{BackendId, ObjectId, SeededEntropy};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use sharding::vault::{Backend, Deposited, Fault, Options, Vault};
+
+/// How a backend behaves from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    Fine,
+    Hangs,
+    Refuses,
+    Vanished,
+}
+
+#[derive(Debug)]
+pub struct Moody {
+    inner: InMemory,
+    mood: Mutex<Mood>,
+    pub asked: Mutex<Vec<(String, Range<u64>)>>,
+}
+
+impl Moody {
+    pub fn is(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    async fn comply(&self, path: &Path) -> Result<()> {
+        let mood = *self.mood.lock().unwrap();
+        match mood {
+            Mood::Fine => Ok(()),
+            Mood::Hangs => std::future::pending().await,
+            Mood::Refuses => {
+                Err(Error::PermissionDenied { path: path.to_string(), source: "refused".into() })
+            }
+            Mood::Vanished => Err(Error::NotFound { path: path.to_string(), source: "gone".into() }),
+        }
+    }
+
+    /// The names of all files.
+    pub async fn names(&self) -> Vec<Path> {
+        self.inner.list(None).map(|meta| meta.unwrap().location).collect().await
+    }
+
+    pub async fn content(&self, path: &Path) -> Vec<u8> {
+        self.inner.get(path).await.unwrap().bytes().await.unwrap().to_vec()
+    }
+
+    /// Changes every file that `which` picks.
+    pub async fn tamper(&self, which: impl Fn(&str) -> bool, how: impl Fn(&mut Vec<u8>)) {
+        for path in self.names().await {
+            if which(path.as_ref()) {
+                let mut bytes = self.content(&path).await;
+                how(&mut bytes);
+                self.inner.put(&path, bytes.into()).await.unwrap();
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Moody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a moody backend")
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Moody {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.comply(path).await?;
+        self.inner.put_opts(path, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(path, options).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        self.comply(path).await?;
+        let answer = self.inner.get_opts(path, options).await?;
+        self.asked.lock().unwrap().push((path.to_string(), answer.range.clone()));
+        Ok(answer)
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+/// A vault over `n` moody backends, and what it complained of.
+pub struct World {
+    pub vault: Vault,
+    pub stores: Vec<Arc<Moody>>,
+    pub faults: Arc<Mutex<Vec<Fault>>>,
+    pub object: ObjectId,
+}
+
+impl World {
+    pub fn new(k: u8, n: usize) -> World {
+        World::with(k, n, |_| {})
+    }
+
+    pub fn with(k: u8, n: usize, adjust: impl Fn(&mut Options)) -> World {
+        let stores: Vec<Arc<Moody>> = (0..n)
+            .map(|_| {
+                let (mood, asked) = (Mutex::new(Mood::Fine), Mutex::default());
+                Arc::new(Moody { inner: InMemory::new(), mood, asked })
+            })
+            .collect();
+        let backends = stores
+            .iter()
+            .enumerate()
+            .map(|(at, store)| Backend {
+                id: BackendId::from_name(&format!("b{}", at + 1)).unwrap(),
+                institution: format!("Institution {}", at + 1),
+                store: store.clone(),
+            })
+            .collect();
+        let faults = Arc::new(Mutex::new(Vec::new()));
+        let heard = faults.clone();
+        let mut options = Options {
+            read_timeout: Duration::from_millis(400),
+            hedge_after: Duration::from_millis(100),
+            write_timeout: Duration::from_millis(400),
+            faults: Arc::new(move |fault| heard.lock().unwrap().push(fault)),
+            ..Options::default()
+        };
+        adjust(&mut options);
+        let vault = Vault::new(backends, k, options).unwrap();
+        World { vault, stores, faults, object: ObjectId::from_name("genome-1").unwrap() }
+    }
+
+    pub async fn deposit(&self, content: &[u8]) -> Deposited {
+        let entropy = SeededEntropy::new(content.len() as u64);
+        self.vault.deposit(&self.object, content, &entropy, |_| {}).await.unwrap()
+    }
+
+    /// Everything, through the range reader.
+    pub async fn read_all(
+        &self,
+        root: &[u8; 32],
+    ) -> std::result::Result<Vec<u8>, sharding::vault::ReadError> {
+        let reader = self.vault.open(&self.object, root).await?;
+        let size = usize::try_from(reader.size()).unwrap();
+        Ok(reader.read_at(0, size).await?.to_vec())
+    }
+
+    /// Who was blamed so far, without repetition.
+    pub fn blamed(&self) -> Vec<String> {
+        let faults = self.faults.lock().unwrap();
+        let mut blamed: Vec<String> = faults.iter().map(|fault| fault.backend.to_string()).collect();
+        blamed.sort();
+        blamed.dedup();
+        blamed
+    }
+}
+
+/// Bytes without repetition at any short distance.
+pub fn content(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    model::Entropy::fill(&SeededEntropy::new(7), &mut bytes).unwrap();
+    bytes
+}
+
+pub const BLOCK: usize = sharding::format::BLOCK as usize;
+pub const EXTENT: usize = sharding::format::EXTENT as usize;
