@@ -1,0 +1,180 @@
+//! PID 1 of a workspace.
+//!
+//! It starts sessions on the agent's request, reaps, and ends sessions with everything they
+//! started. It runs as root of the workspace's user namespace, keeps only the capabilities for
+//! that, and has no dealings with the people whose sessions it starts: its only input is the
+//! socket pair it was born with. When the agent's end of that closes, it ends, and with it, by the
+//! kernel's rule for PID 1, every process of the workspace.
+//!
+//! Every process of a session carries a supplementary group of that session alone. It is
+//! inherited, and without capabilities it cannot be dropped: neither `setsid` nor a double fork
+//! gets a process out of its session.
+
+mod launch;
+mod modes;
+mod processes;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use enclave_agent::init_protocol::{End, Notice, Order, SOCKET_FD, Start, receive, send};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+/// The first of the groups that mark sessions.
+const FIRST_MARK: u32 = 40_000;
+/// How long to wait before looking again for what a session left.
+const SWEEP_EVERY: Duration = Duration::from_millis(2);
+/// After so many looks everything is stopped for a moment, so that nothing can outrun the sweep.
+const SWEEPS_BEFORE_STOPPING_ALL: u32 = 40;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sekisho-init: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    if !nix::sys::stat::fstat(launch::borrow(SOCKET_FD))
+        .is_ok_and(|s| s.st_mode & libc::S_IFMT == libc::S_IFSOCK)
+    {
+        return Err(io::Error::other("this program is started by the agent, inside a workspace"));
+    }
+    let socket = launch::take(SOCKET_FD)?;
+    nix::sys::prctl::set_dumpable(false)?;
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    children.thread_block()?;
+    let died = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let mut sessions = Sessions { socket: socket.as_fd(), running: BTreeMap::new() };
+    send(socket.as_fd(), &Notice::Ready, &[])?;
+    loop {
+        let mut waiting =
+            [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(died.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut waiting, sessions.next_look()) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let (ordered, reap) = (waiting[0].any().unwrap_or(true), waiting[1].any().unwrap_or(true));
+        if reap {
+            while matches!(died.read_signal(), Ok(Some(_))) {}
+        }
+        sessions.reap();
+        if ordered {
+            match receive::<Order>(socket.as_fd())? {
+                Some((order, with)) => sessions.obey(order, with)?,
+                None => return Ok(()),
+            }
+        }
+        sessions.sweep()?;
+    }
+}
+
+struct Session {
+    leader: Pid,
+    mark: u32,
+    ending: bool,
+    end: Option<End>,
+    sweeps: u32,
+}
+
+struct Sessions<'a> {
+    socket: BorrowedFd<'a>,
+    running: BTreeMap<u64, Session>,
+}
+
+impl Sessions<'_> {
+    fn obey(&mut self, order: Order, with: Vec<OwnedFd>) -> io::Result<()> {
+        match order {
+            Order::Start(start) => self.start(&start, with),
+            Order::Signal { id, signal } => {
+                if let (Some(session), Ok(signal)) = (self.running.get(&id), Signal::try_from(signal))
+                    && session.end.is_none()
+                {
+                    processes::signal_group(session.leader, signal);
+                }
+                Ok(())
+            }
+            Order::Kill { id } => {
+                if let Some(session) = self.running.get_mut(&id) {
+                    session.ending = true;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn start(&mut self, start: &Start, with: Vec<OwnedFd>) -> io::Result<()> {
+        let id = start.id;
+        let failed = |reason: String| send(self.socket, &Notice::Failed { id, reason }, &[]);
+        let Some(mark) = (FIRST_MARK..FIRST_MARK + 10_000)
+            .find(|mark| self.running.values().all(|session| session.mark != *mark))
+        else {
+            return failed("there are too many sessions".to_owned());
+        };
+        match launch::launch(start, with, mark) {
+            Ok((leader, master)) => {
+                let session = Session { leader, mark, ending: false, end: None, sweeps: 0 };
+                self.running.insert(id, session);
+                let with: Vec<BorrowedFd<'_>> = master.iter().map(AsFd::as_fd).collect();
+                send(self.socket, &Notice::Started { id, pid: leader.as_raw() }, &with)
+            }
+            Err(error) => failed(error.to_string()),
+        }
+    }
+
+    fn reap(&mut self) {
+        loop {
+            let (pid, end) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, End::Code(code.to_le_bytes()[0])),
+                Ok(WaitStatus::Signaled(pid, signal, core)) => {
+                    (pid, End::Signal { number: signal as i32, core })
+                }
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(_) => continue,
+            };
+            if let Some(session) = self.running.values_mut().find(|session| session.leader == pid) {
+                session.end.get_or_insert(end);
+                session.ending = true;
+            }
+        }
+    }
+
+    fn sweep(&mut self) -> io::Result<()> {
+        let mut gone = Vec::new();
+        for (id, session) in self.running.iter_mut().filter(|(_, session)| session.ending) {
+            session.sweeps += 1;
+            let left = if session.sweeps < SWEEPS_BEFORE_STOPPING_ALL {
+                processes::kill_marked(session.mark)?
+            } else {
+                processes::stop_all_and_kill_marked(session.mark)?
+            };
+            if let (false, Some(end)) = (left, session.end) {
+                gone.push((*id, end));
+            }
+        }
+        for (id, end) in gone {
+            self.running.remove(&id);
+            send(self.socket, &Notice::Ended { id, end }, &[])?;
+        }
+        Ok(())
+    }
+
+    fn next_look(&self) -> PollTimeout {
+        if self.running.values().any(|session| session.ending) {
+            PollTimeout::try_from(SWEEP_EVERY).unwrap_or(PollTimeout::ZERO)
+        } else {
+            PollTimeout::NONE
+        }
+    }
+}

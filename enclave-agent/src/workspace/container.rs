@@ -1,0 +1,165 @@
+//! One running workspace.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use model::WorkspaceId;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use super::bundle::{Bundle, Limits, Owner, make_dir, make_home};
+use super::link::Link;
+use super::process::{Launch, LaunchError, Process, Streams};
+use super::runtime::{Runtime, RuntimeError};
+
+/// How long PID 1 may take to be ready.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where workspaces run on this host, and how.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The runtime.
+    pub runtime: Runtime,
+    /// Holds a directory for each running workspace. Mapped users must be able to pass through
+    /// the directories above it.
+    pub run: PathBuf,
+    /// Holds the homes, by study and person.
+    pub homes: PathBuf,
+    /// The program that becomes PID 1.
+    pub init: PathBuf,
+    /// The control group that holds those of the workspaces, from the root of each hierarchy.
+    pub cgroup: String,
+    /// The limits of each workspace.
+    pub limits: Limits,
+}
+
+/// Why a workspace did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its files could not be made.
+    #[error("the workspace's files could not be made")]
+    Files(#[source] io::Error),
+    /// The datasets could not be mounted.
+    #[error("the datasets could not be mounted")]
+    Mount(#[source] io::Error),
+    /// The runtime could not start it.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// Its PID 1 did not come up.
+    #[error("the workspace's first process did not come up")]
+    Init(#[source] io::Error),
+}
+
+/// A running workspace. Dropping it ends its processes; [`Container::stop`] also removes what it
+/// leaves on the host.
+#[derive(Debug)]
+pub struct Container {
+    id: WorkspaceId,
+    owner: Owner,
+    dir: PathBuf,
+    runtime: Runtime,
+    pid: i32,
+    link: Link,
+}
+
+impl Place {
+    /// The directory of a workspace.
+    pub fn dir(&self, id: &WorkspaceId) -> PathBuf {
+        self.run.join("ws").join(id.name())
+    }
+
+    /// Where the datasets of a workspace are mounted on the host; the directory is made here.
+    pub fn make_data_dir(&self, id: &WorkspaceId) -> Result<PathBuf, StartError> {
+        let dir = self.dir(id);
+        let data = dir.join("data");
+        let make = || {
+            make_dir(&self.run, 0o711)?;
+            make_dir(&self.run.join("ws"), 0o711)?;
+            make_dir(&dir, 0o711)?;
+            make_dir(&data, 0o755)
+        };
+        make().map_err(StartError::Files)?;
+        Ok(data)
+    }
+
+    /// Starts a workspace with what is at `data` as its `/data`.
+    pub async fn start(&self, id: &WorkspaceId, owner: &Owner, data: &Path) -> Result<Container, StartError> {
+        let dir = self.dir(id);
+        let home = make_home(&self.homes, owner).map_err(StartError::Files)?;
+        let cgroup = format!("{}/{}", self.cgroup, id.name());
+        let bundle = Bundle {
+            dir: &dir,
+            owner,
+            limits: &self.limits,
+            home: &home,
+            data,
+            init: &self.init,
+            cgroup: &cgroup,
+        };
+        bundle.write().map_err(StartError::Files)?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(|errno| StartError::Init(errno.into()))?;
+        nonblocking(&ours).map_err(StartError::Init)?;
+        let pid = self.runtime.run(&dir, id.name(), theirs).await?;
+        let link = match tokio::time::timeout(PATIENCE, Link::open(ours)).await {
+            Ok(Ok(link)) => link,
+            Ok(Err(error)) => return Err(StartError::Init(error)),
+            Err(slow) => return Err(StartError::Init(slow.into())),
+        };
+        let (id, owner, runtime) = (id.clone(), owner.clone(), self.runtime.clone());
+        Ok(Container { id, owner, dir, runtime, pid, link })
+    }
+}
+
+impl Container {
+    /// Which workspace this is.
+    pub fn id(&self) -> &WorkspaceId {
+        &self.id
+    }
+
+    /// Whom it is for.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// The host's number of its PID 1.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Starts a session's processes.
+    pub async fn launch(&self, launch: Launch) -> Result<(Process, Streams), LaunchError> {
+        Process::launch(&self.link, launch).await
+    }
+
+    /// Whether it ended by itself.
+    pub fn is_gone(&self) -> bool {
+        self.link.is_gone()
+    }
+
+    /// Resolves when it has ended by itself.
+    pub async fn gone(&self) {
+        self.link.gone().await;
+    }
+
+    /// Ends it and removes what it leaves, but for the mount of its datasets and its directory.
+    pub async fn stop(&self) -> Result<(), RuntimeError> {
+        self.runtime.delete(self.id.name()).await?;
+        // PID 1 became this process's child if the agent is its subreaper; otherwise there is
+        // nothing to wait for.
+        let _ = nix::sys::wait::waitpid(
+            nix::unistd::Pid::from_raw(self.pid),
+            Some(nix::sys::wait::WaitPidFlag::WNOHANG),
+        );
+        let _ = std::fs::remove_dir_all(self.dir.join("rootfs"));
+        Ok(())
+    }
+}
+
+fn nonblocking(fd: &impl std::os::fd::AsFd) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! Workspaces: a container for each person in each study, started when a session needs it.
+
+mod bundle;
+mod container;
+mod link;
+mod pipe;
+mod process;
+mod runtime;
+
+pub use bundle::{Limits, Owner};
+pub use container::{Container, Place, StartError};
+pub use link::Lost;
+pub use pipe::Pipe;
+pub use process::{Launch, LaunchError, Process, Streams};
+pub use runtime::{Runtime, RuntimeError};

@@ -1,0 +1,115 @@
+//! What the tests stand on: a place for workspaces in a temporary directory, and its removal.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use enclave_agent::init_protocol::End;
+use enclave_agent::workspace::{Container, Launch, Limits, Owner, Place, Process, Runtime, Streams};
+use model::{PersonId, StudyId, WorkspaceId};
+
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
+/// A place with directories of its own.
+pub struct Bench {
+    pub place: Place,
+    dir: tempfile::TempDir,
+}
+
+pub fn owner(study: &str, person: &str) -> Owner {
+    Owner { study: StudyId::from_name(study).unwrap(), person: PersonId::from_name(person).unwrap() }
+}
+
+impl Bench {
+    pub fn new(limits: Limits) -> Bench {
+        let dir = tempfile::tempdir_in("/run").unwrap();
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+        let place = Place {
+            runtime: Runtime { program: "runc".into(), root: dir.path().join("runc") },
+            run: dir.path().join("run"),
+            homes: dir.path().join("homes"),
+            init: PathBuf::from(env!("CARGO_BIN_EXE_sekisho-init")),
+            cgroup: format!("/sekisho/{}", tag(dir.path())),
+            limits,
+        };
+        Bench { place, dir }
+    }
+
+    pub async fn start(&self, owner: &Owner) -> Running {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = WorkspaceId::from_name(&format!("t{}-{number}", std::process::id())).unwrap();
+        let data = self.place.make_data_dir(&id).unwrap();
+        Running(Arc::new(self.place.start(&id, owner, &data).await.unwrap()))
+    }
+}
+
+fn tag(dir: &Path) -> String {
+    dir.file_name().unwrap().to_string_lossy().trim_start_matches('.').to_owned()
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let _ = std::fs::remove_dir(hierarchy.path().join(self.place.cgroup.trim_start_matches('/')));
+            let _ = std::fs::remove_dir(hierarchy.path().join("sekisho"));
+        }
+        let _ = &self.dir;
+    }
+}
+
+/// A running workspace with the conveniences of a test.
+#[derive(Clone)]
+pub struct Running(pub Arc<Container>);
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Done {
+    pub end: End,
+    pub out: String,
+    pub err: String,
+}
+
+impl Running {
+    pub fn launch_of(&self, command: &str) -> Launch {
+        let home = self.0.owner().home();
+        Launch {
+            command: Some(command.as_bytes().to_vec()),
+            env: vec![
+                ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()),
+                ("HOME".into(), home.clone()),
+                ("USER".into(), self.0.owner().person.name().into()),
+            ],
+            home,
+            terminal: None,
+        }
+    }
+
+    pub async fn begin(&self, command: &str) -> (Process, Streams) {
+        self.0.launch(self.launch_of(command)).await.unwrap()
+    }
+
+    pub async fn sh(&self, command: &str) -> Done {
+        let (process, streams) = self.begin(command).await;
+        finish(process, streams).await
+    }
+}
+
+pub async fn finish(mut process: Process, streams: Streams) -> Done {
+    let Streams::Pipes { input, output, error } = streams else { panic!("no terminal was asked for") };
+    drop(input);
+    let (out, err) = tokio::join!(drain(&output), drain(&error));
+    let end = process.ended().await.unwrap();
+    Done { end, out, err }
+}
+
+pub async fn drain(pipe: &enclave_agent::workspace::Pipe) -> String {
+    let mut all = Vec::new();
+    let mut part = vec![0; 65536];
+    loop {
+        let got = pipe.read(&mut part).await.unwrap();
+        if got == 0 {
+            return String::from_utf8_lossy(&all).into_owned();
+        }
+        all.extend_from_slice(&part[..got]);
+    }
+}

@@ -1,0 +1,4 @@
+//! Real workspaces on this machine: they need root and an OCI runtime.
+
+mod bench;
+mod workspace;
