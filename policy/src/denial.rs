@@ -30,6 +30,12 @@ pub enum Denial {
         /// The dataset asked for.
         dataset: DatasetId,
     },
+    /// No grant covers anything: none was given, or all were revoked.
+    #[error("no dataset is granted to {study} at present; apply to the review committee for one")]
+    NothingGranted {
+        /// The study asked for.
+        study: StudyId,
+    },
     /// The grant that covered the dataset ended.
     #[error("the permission {grant} ended at {at}; apply to the review committee to extend it")]
     GrantExpired {
@@ -95,6 +101,7 @@ impl Denial {
             Denial::NotAMember { .. } => "not-a-member",
             Denial::StudyClosed { .. } => "study-closed",
             Denial::NoGrant { .. } => "no-grant",
+            Denial::NothingGranted { .. } => "nothing-granted",
             Denial::GrantExpired { .. } => "grant-expired",
             Denial::GrantNotYet { .. } => "grant-not-yet",
             Denial::PurposeNotOfStudy { .. } => "purpose-not-of-study",

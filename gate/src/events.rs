@@ -1,0 +1,147 @@
+//! How the gate's doings become records.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use audit::{DecisionRecord, Event, EventKind};
+use model::{GrantId, SessionId, Timestamp};
+use policy::{Action, Denial};
+
+use crate::{Entry, Gate, Refusal};
+
+/// What a permit rests on, gathered over the questions that made it up.
+#[derive(Debug, Clone)]
+pub(crate) struct Basis {
+    pub rules: Vec<String>,
+    pub grants: Vec<GrantId>,
+    /// The first instant at which some of it no longer holds.
+    pub until: Timestamp,
+}
+
+impl Basis {
+    pub(crate) fn add(&mut self, more: &policy::Basis) {
+        self.rules.extend(more.rules.iter().map(ToString::to_string));
+        self.grants.extend(more.grants.iter().cloned());
+        self.rules.sort();
+        self.rules.dedup();
+        self.grants.sort();
+        self.grants.dedup();
+        self.until = self.until.min(more.until());
+    }
+}
+
+impl From<&policy::Basis> for Basis {
+    fn from(basis: &policy::Basis) -> Basis {
+        let mut own = Basis { rules: Vec::new(), grants: Vec::new(), until: Timestamp::MAX };
+        own.add(basis);
+        own
+    }
+}
+
+/// A decision on its way into the log.
+pub(crate) fn permitted(action: Action, basis: &Basis, epoch: u64) -> DecisionRecord {
+    DecisionRecord {
+        permit: true,
+        action: action.name().to_owned(),
+        code: "permit".to_owned(),
+        rules: basis.rules.clone(),
+        policy_epoch: epoch,
+        reason: String::new(),
+    }
+}
+
+/// A refusal on its way into the log. It holds the whole reason, also what the person is not told.
+pub(crate) fn denied(action: Action, denial: &Denial, epoch: u64) -> DecisionRecord {
+    let reason = match denial {
+        Denial::Error(detail) => format!("{denial} [{detail}]"),
+        other => other.to_string(),
+    };
+    DecisionRecord {
+        permit: false,
+        action: action.name().to_owned(),
+        code: denial.code().to_owned(),
+        rules: Vec::new(),
+        policy_epoch: epoch,
+        reason,
+    }
+}
+
+impl Gate {
+    /// An event of now, about nobody.
+    pub(crate) fn happened(&self, kind: EventKind) -> Event {
+        Event::new(self.now(), kind)
+    }
+
+    /// An event of now, about whoever stands at the door.
+    pub(crate) fn happened_to(&self, entry: &Entry, kind: EventKind) -> Event {
+        Event {
+            person: Some(entry.person.clone()),
+            peer: entry.peer.map(|peer| peer.to_string()),
+            ..self.happened(kind)
+        }
+    }
+
+    /// Records a denial and turns it into what the person is told.
+    pub(crate) async fn refuse(
+        &self,
+        event: Event,
+        action: Action,
+        denial: &Denial,
+        epoch: u64,
+    ) -> Result<Refusal, Refusal> {
+        let event = Event { decision: Some(denied(action, denial, epoch)), ..event };
+        Ok(Refusal::denied(denial).recorded_at(self.record(&event).await?))
+    }
+}
+
+/// Which records belong to a session, so that its last one can say whether they are complete.
+#[derive(Debug, Default)]
+pub(crate) struct Tallies(Mutex<HashMap<SessionId, Tally>>);
+
+/// Where the records of one session lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub first: u64,
+    pub last: u64,
+    pub count: u64,
+}
+
+impl Tallies {
+    pub(crate) fn begin(&self, session: &SessionId, index: u64) {
+        self.lock().insert(session.clone(), Tally { first: index, last: index, count: 1 });
+    }
+
+    /// Counts a record; those of sessions that are not open count for nothing.
+    pub(crate) fn add(&self, session: &SessionId, index: u64) {
+        if let Some(tally) = self.lock().get_mut(session) {
+            // Records of one session may become durable in another order than they were asked for.
+            tally.first = tally.first.min(index);
+            tally.last = tally.last.max(index);
+            tally.count += 1;
+        }
+    }
+
+    pub(crate) fn end(&self, session: &SessionId) -> Option<Tally> {
+        self.lock().remove(session)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Tally>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_counts_what_belongs_to_its_session() {
+        let (tallies, session) = (Tallies::default(), SessionId::from_name("s1").unwrap());
+        tallies.add(&session, 3);
+        assert_eq!(tallies.end(&session), None);
+        tallies.begin(&session, 7);
+        tallies.add(&session, 9);
+        tallies.add(&session, 8);
+        assert_eq!(tallies.end(&session), Some(Tally { first: 7, last: 9, count: 3 }));
+    }
+}

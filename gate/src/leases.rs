@@ -1,0 +1,235 @@
+//! What is running on a permit, so that a revocation can find it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use model::{Clock, GrantId, PersonId, StudyId, Timestamp};
+use tokio::sync::watch;
+
+/// Wall clocks jump: an end further away than this is looked at again after it.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
+/// Why a permit ended before its holder was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndCause {
+    /// What it was, for programs and records.
+    pub cause: audit::EndCause,
+    /// The grant that no longer holds, when it was one.
+    pub grant: Option<GrantId>,
+    /// What the person is told.
+    pub message: String,
+}
+
+/// The tie between a permit and what it rests on.
+pub(crate) struct Lease {
+    number: u64,
+    person: PersonId,
+    study: Option<StudyId>,
+    rests_on: Mutex<RestsOn>,
+    end: watch::Sender<Option<EndCause>>,
+    clock: Arc<dyn Clock>,
+    registry: Weak<Registry>,
+}
+
+#[derive(Debug, Clone)]
+struct RestsOn {
+    grants: Vec<GrantId>,
+    until: Timestamp,
+}
+
+#[derive(Default)]
+struct Registry {
+    live: Mutex<Live>,
+}
+
+#[derive(Default)]
+struct Live {
+    next: u64,
+    leases: HashMap<u64, Weak<Lease>>,
+}
+
+/// Every live lease.
+#[derive(Clone, Default)]
+pub(crate) struct Leases(Arc<Registry>);
+
+impl Leases {
+    /// A lease for `person`, found by revocations from now on.
+    pub(crate) fn register(
+        &self,
+        person: &PersonId,
+        study: Option<&StudyId>,
+        clock: &Arc<dyn Clock>,
+    ) -> Arc<Lease> {
+        let mut live = self.0.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.next += 1;
+        let lease = Arc::new(Lease {
+            number: live.next,
+            person: person.clone(),
+            study: study.cloned(),
+            rests_on: Mutex::new(RestsOn { grants: Vec::new(), until: Timestamp::MAX }),
+            end: watch::Sender::new(None),
+            clock: Arc::clone(clock),
+            registry: Arc::downgrade(&self.0),
+        });
+        live.leases.insert(lease.number, Arc::downgrade(&lease));
+        lease
+    }
+
+    /// Ends every lease that rests on `grant`; returns how many.
+    pub(crate) fn end_grant(&self, grant: &GrantId, cause: &EndCause) -> usize {
+        self.end_where(cause, |lease| lease.rests_on().grants.contains(grant))
+    }
+
+    /// Ends every lease of `person`; returns how many.
+    pub(crate) fn end_person(&self, person: &PersonId, cause: &EndCause) -> usize {
+        self.end_where(cause, |lease| lease.person == *person)
+    }
+
+    /// Ends every lease that `person` has in `study`; returns how many.
+    pub(crate) fn end_member(&self, person: &PersonId, study: &StudyId, cause: &EndCause) -> usize {
+        self.end_where(cause, |lease| lease.person == *person && lease.study.as_ref() == Some(study))
+    }
+
+    fn end_where(&self, cause: &EndCause, hit: impl Fn(&Lease) -> bool) -> usize {
+        // The list is copied out first: a lease that drops while it is looked at takes the lock itself.
+        let all: Vec<Arc<Lease>> = {
+            let live = self.0.live.lock().unwrap_or_else(PoisonError::into_inner);
+            live.leases.values().filter_map(Weak::upgrade).collect()
+        };
+        all.iter().filter(|lease| hit(lease)).map(|lease| lease.finish(cause.clone())).count()
+    }
+}
+
+impl Lease {
+    /// Says what the lease rests on, once policy has decided.
+    pub(crate) fn rest_on(&self, grants: Vec<GrantId>, until: Timestamp) {
+        *self.rests_on.lock().unwrap_or_else(PoisonError::into_inner) = RestsOn { grants, until };
+    }
+
+    /// Whether the lease has been ended already.
+    #[cfg(test)]
+    pub(crate) fn end(&self) -> Option<EndCause> {
+        self.end.borrow().clone()
+    }
+
+    pub(crate) async fn ended(&self) -> EndCause {
+        let mut end = self.end.subscribe();
+        loop {
+            if let Some(cause) = end.borrow_and_update().clone() {
+                return cause;
+            }
+            let until = self.rests_on().until;
+            let left = until.since(self.clock.now());
+            if left.is_zero() {
+                return EndCause {
+                    cause: audit::EndCause::GrantExpired,
+                    grant: None,
+                    message: format!(
+                        "The permission of this session ended at {until}. Ask the study's lead for an extension."
+                    ),
+                };
+            }
+            tokio::select! {
+                // The sender lives as long as this lease, so only a change wakes this branch.
+                _ = end.changed() => {}
+                () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
+            }
+        }
+    }
+
+    fn finish(&self, cause: EndCause) {
+        // The first cause stays: it is the one that is recorded and shown.
+        self.end.send_if_modified(|end| {
+            let first = end.is_none();
+            if first {
+                *end = Some(cause);
+            }
+            first
+        });
+    }
+
+    fn rests_on(&self) -> RestsOn {
+        self.rests_on.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease")
+            .field("number", &self.number)
+            .field("person", &self.person)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(registry) = self.registry.upgrade() {
+            registry.live.lock().unwrap_or_else(PoisonError::into_inner).leases.remove(&self.number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::ManualClock;
+
+    fn cause() -> EndCause {
+        EndCause { cause: audit::EndCause::GrantRevoked, grant: None, message: "over".to_owned() }
+    }
+
+    fn fixture() -> (Leases, Arc<dyn Clock>, Arc<ManualClock>) {
+        let manual = Arc::new(ManualClock::at(Timestamp::from_secs(1_000)));
+        (Leases::default(), Arc::clone(&manual) as Arc<dyn Clock>, manual)
+    }
+
+    fn person(name: &str) -> PersonId {
+        PersonId::from_name(name).unwrap()
+    }
+
+    #[tokio::test]
+    async fn revoking_a_grant_ends_what_rests_on_it_and_nothing_else() {
+        let (leases, clock, _) = fixture();
+        let grant = GrantId::from_name("g1").unwrap();
+        let hit = leases.register(&person("alice"), None, &clock);
+        let other = leases.register(&person("alice"), None, &clock);
+        hit.rest_on(vec![grant.clone()], Timestamp::MAX);
+        assert_eq!(leases.end_grant(&grant, &cause()), 1);
+        assert_eq!(hit.ended().await, cause());
+        assert_eq!(other.end(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_ends_when_its_time_is_over() {
+        let (leases, clock, manual) = fixture();
+        let lease = leases.register(&person("alice"), None, &clock);
+        lease.rest_on(vec![], Timestamp::from_secs(1_060));
+        let waiting = tokio::spawn({
+            let lease = Arc::clone(&lease);
+            async move { lease.ended().await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!waiting.is_finished());
+        manual.advance(Duration::from_secs(61));
+        assert_eq!(waiting.await.unwrap().cause, audit::EndCause::GrantExpired);
+    }
+
+    #[tokio::test]
+    async fn the_first_cause_stays() {
+        let (leases, clock, _) = fixture();
+        let lease = leases.register(&person("alice"), None, &clock);
+        leases.end_person(&person("alice"), &cause());
+        leases.end_person(&person("alice"), &EndCause { cause: audit::EndCause::PersonLocked, ..cause() });
+        assert_eq!(lease.ended().await.cause, audit::EndCause::GrantRevoked);
+    }
+
+    #[test]
+    fn a_dropped_lease_is_forgotten() {
+        let (leases, clock, _) = fixture();
+        drop(leases.register(&person("alice"), None, &clock));
+        assert_eq!(leases.end_person(&person("alice"), &cause()), 0);
+        assert!(leases.0.live.lock().unwrap().leases.is_empty());
+    }
+}

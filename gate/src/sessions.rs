@@ -1,0 +1,291 @@
+//! Opening and closing sessions.
+
+use audit::{Event, EventKind, SessionExit};
+use certs::ticket::{DatasetOrder, ObjectOrder, Order, SessionOrder, Ticket};
+use model::{AgentId, DatasetId, PersonId, SessionId, StudyId, TicketId, Timestamp, WorkspaceId};
+use policy::duo::Purpose;
+use policy::{Action, Decision, Denial, Request};
+use store::SessionState;
+
+use crate::events::{self, Basis};
+use crate::leases::EndCause;
+use crate::refusal::{RefusalKind, sentence};
+use crate::{Entry, Gate, Permit, Refusal, facts};
+
+/// How often a session that keeps losing to changes of policy is decided again.
+const DECIDE_AGAIN: usize = 8;
+
+/// A permitted stay of one person in the workspace of one study.
+#[derive(Debug, Clone)]
+pub struct OpenSession {
+    /// This stay.
+    pub session: SessionId,
+    /// Who stays.
+    pub person: PersonId,
+    /// For which research project.
+    pub study: StudyId,
+    /// For which purpose, as policy prints it.
+    pub purpose: String,
+    /// Where.
+    pub workspace: WorkspaceId,
+    /// What may be read there.
+    pub datasets: Vec<DatasetAccess>,
+    /// What was left out and why, for the person to read.
+    pub notices: Vec<String>,
+    /// When the first of the grants ends, and the session with it.
+    pub until: Timestamp,
+}
+
+/// A dataset that a session may read.
+#[derive(Debug, Clone)]
+pub struct DatasetAccess {
+    /// Which.
+    pub dataset: DatasetId,
+    /// Its files.
+    pub objects: Vec<ObjectOrder>,
+}
+
+/// What a person asks for when they knock.
+#[derive(Debug, Clone)]
+pub struct SessionRequest {
+    /// For which research project.
+    pub study: StudyId,
+    /// For which purpose; the first one of the study when none is named.
+    pub purpose: Option<String>,
+    /// The agent that would run the workspace.
+    pub agent: AgentId,
+    /// Whether a terminal is asked for.
+    pub pty: bool,
+    /// The command, when it is not a login shell.
+    pub command: Option<String>,
+}
+
+/// How a session went.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// How it ended.
+    pub exit: SessionExit,
+    /// Why it was ended from our side, when it was.
+    pub ended: Option<EndCause>,
+    /// Bytes from the client to the workspace.
+    pub bytes_in: u64,
+    /// Bytes from the workspace to the client.
+    pub bytes_out: u64,
+}
+
+impl Gate {
+    /// Lets a person into the workspace of a study, for a purpose, with every dataset that policy
+    /// permits for it.
+    pub async fn open_session(
+        &self,
+        entry: &Entry,
+        asked: &SessionRequest,
+    ) -> Result<Permit<OpenSession>, Refusal> {
+        let lease = self.inner.leases.register(&entry.person, Some(&asked.study), &self.inner.clock);
+        let session = SessionId::random(&*self.inner.entropy).map_err(|e| Refusal::entropy(&e))?;
+        for _ in 0..DECIDE_AGAIN {
+            let policies = self.inner.policies.load_full();
+            let epoch = policies.epoch();
+            let about = |kind: EventKind| Event {
+                session: Some(session.clone()),
+                study: Some(asked.study.clone()),
+                ..self.happened_to(entry, kind)
+            };
+            let (access, basis) = match self.decide_session(entry, asked, &session, &policies).await? {
+                Ok(found) => found,
+                Err(denial) => {
+                    let kind = EventKind::SessionRefused {
+                        code: denial.code().to_owned(),
+                        reason: sentence(&denial.to_string()),
+                    };
+                    return Err(self.refuse(about(kind), Action::OpenSession, &denial, epoch).await?);
+                }
+            };
+            lease.rest_on(basis.grants.clone(), access.until);
+            // Whoever revoked meanwhile swapped the policy before looking for leases: either they
+            // found this one, or the epoch differs here.
+            if self.inner.policies.load().epoch() != epoch {
+                continue;
+            }
+            let kind = EventKind::SessionOpened {
+                workspace: access.workspace.clone(),
+                agent: asked.agent.clone(),
+                pty: asked.pty,
+                command: asked.command.clone(),
+                datasets: access.datasets.iter().map(|d| d.dataset.clone()).collect(),
+                access_until: access.until,
+            };
+            let decision = Some(events::permitted(Action::OpenSession, &basis, epoch));
+            let record = self.record(&Event { decision, ..about(kind) }).await?;
+            self.inner.tallies.begin(&session, record);
+            let row = store::Session {
+                id: session.clone(),
+                person: entry.person.clone(),
+                study: asked.study.clone(),
+                agent: asked.agent.clone(),
+                opened: self.now(),
+                state: SessionState::Open,
+            };
+            self.inner.store.open_session(&row).await.map_err(|e| Refusal::store(&e))?;
+            return Ok(Permit::mint(access, record, lease));
+        }
+        Err(Refusal::new(
+            RefusalKind::Unavailable,
+            "policy-changing",
+            "The policy of this study is changing right now. Try again in a moment.",
+        ))
+    }
+
+    /// The order that makes an agent carry out a permitted session.
+    pub fn session_ticket(&self, permit: &Permit<OpenSession>, agent: &AgentId) -> Result<Vec<u8>, Refusal> {
+        let access = permit.action();
+        let datasets = access
+            .datasets
+            .iter()
+            .map(|d| DatasetOrder { dataset: d.dataset.clone(), objects: d.objects.clone() })
+            .collect();
+        self.seal(
+            agent,
+            Order::Session(SessionOrder {
+                session: access.session.clone(),
+                person: access.person.clone(),
+                study: access.study.clone(),
+                workspace: access.workspace.clone(),
+                datasets,
+                access_until: access.until,
+            }),
+        )
+    }
+
+    /// Closes a session: its last record says how it went and where its other records lie. The
+    /// permit is used up.
+    pub async fn close_session(&self, permit: Permit<OpenSession>, outcome: Outcome) -> Result<u64, Refusal> {
+        let gate = self.clone();
+        self.to_the_end(async move { gate.close(permit, outcome).await }).await
+    }
+
+    async fn close(&self, permit: Permit<OpenSession>, outcome: Outcome) -> Result<u64, Refusal> {
+        let access = permit.action();
+        let about = |kind: EventKind| Event {
+            person: Some(access.person.clone()),
+            session: Some(access.session.clone()),
+            study: Some(access.study.clone()),
+            ..self.happened(kind)
+        };
+        if let Some(end) = &outcome.ended {
+            let kind = EventKind::SessionEnded {
+                cause: end.cause,
+                grant: end.grant.clone(),
+                reason: end.message.clone(),
+            };
+            self.record(&about(kind)).await?;
+        }
+        let tally = self.inner.tallies.end(&access.session);
+        let (first, last, count) =
+            tally.map_or((permit.record(), permit.record(), 1), |t| (t.first, t.last, t.count));
+        let record = self
+            .record(&about(EventKind::SessionClosed {
+                exit: outcome.exit.clone(),
+                bytes_in: outcome.bytes_in,
+                bytes_out: outcome.bytes_out,
+                events_first: first,
+                events_last: last,
+                count,
+            }))
+            .await?;
+        let how = match (&outcome.ended, &outcome.exit) {
+            (Some(end), _) => end.cause.code().to_owned(),
+            (None, SessionExit::Code { code }) => format!("exit {code}"),
+            (None, SessionExit::Signal { name }) => format!("signal {name}"),
+            (None, SessionExit::Aborted { reason }) => format!("aborted: {reason}"),
+        };
+        self.inner
+            .store
+            .close_session(&access.session, self.now(), &how)
+            .await
+            .map_err(|e| Refusal::store(&e))?;
+        Ok(record)
+    }
+
+    pub(crate) fn seal(&self, agent: &AgentId, order: Order) -> Result<Vec<u8>, Refusal> {
+        let issued = self.now();
+        let ticket = Ticket {
+            id: TicketId::random(&*self.inner.entropy).map_err(|e| Refusal::entropy(&e))?,
+            issued,
+            expires: issued.plus(self.inner.settings.ticket_lifetime),
+            agent: agent.clone(),
+            order,
+        };
+        self.inner.tickets.load().seal(&ticket).map_err(|error| {
+            tracing::error!(%error, "a ticket could not be sealed");
+            Refusal::new(
+                RefusalKind::Unavailable,
+                "ticket",
+                "This session could not be prepared: too many files for one session, or the ticket key failed. Please tell the operators.",
+            )
+        })
+    }
+
+    async fn decide_session(
+        &self,
+        entry: &Entry,
+        asked: &SessionRequest,
+        session: &SessionId,
+        policies: &policy::PolicySet,
+    ) -> Result<Result<(OpenSession, Basis), Denial>, Refusal> {
+        let study = &asked.study;
+        let records =
+            facts::of_study(&self.inner.store, &entry.person, study).await.map_err(|e| Refusal::store(&e))?;
+        let purpose = match asked.purpose.as_deref().map(str::parse::<Purpose>) {
+            Some(Ok(purpose)) => Some(purpose),
+            Some(Err(_)) => {
+                return Ok(Err(Denial::Malformed("a purpose is GRU, HMB, POA, MDS or DS:MONDO:<number>")));
+            }
+            None => records.own_purpose(),
+        };
+        let now = self.now();
+        let ask = |action: Action, dataset: Option<&DatasetId>| Request {
+            person: entry.person.clone(),
+            study: Some(study.clone()),
+            dataset: dataset.cloned(),
+            action,
+            purpose: purpose.clone(),
+            now,
+        };
+        let mut basis = match policy::decide(&ask(Action::OpenSession, None), policies, &records.facts(&[])) {
+            Decision::Permit(basis) => Basis::from(&basis),
+            Decision::Deny(denial) | Decision::Manual(denial) => return Ok(Err(denial)),
+        };
+        let mut datasets = Vec::new();
+        let mut denials = Vec::new();
+        for granted in &records.datasets {
+            let question = ask(Action::ReadDataset, Some(&granted.id));
+            match policy::decide(&question, policies, &records.facts(&granted.conditions)) {
+                Decision::Permit(more) => {
+                    basis.add(&more);
+                    let objects = facts::objects(&self.inner.store, &granted.id)
+                        .await
+                        .map_err(|e| Refusal::store(&e))?;
+                    datasets.push(DatasetAccess { dataset: granted.id.clone(), objects });
+                }
+                Decision::Deny(denial) | Decision::Manual(denial) => denials.push(denial),
+            }
+        }
+        // A workspace without data serves nobody: the first reason is the answer.
+        if datasets.is_empty() {
+            let nothing = || Denial::NothingGranted { study: study.clone() };
+            return Ok(Err(denials.into_iter().next().unwrap_or_else(nothing)));
+        }
+        let session = OpenSession {
+            session: session.clone(),
+            person: entry.person.clone(),
+            study: study.clone(),
+            purpose: purpose.map(|p| p.to_string()).unwrap_or_default(),
+            workspace: facts::workspace(study, &entry.person),
+            datasets,
+            notices: denials.iter().map(|denial| sentence(&denial.to_string())).collect(),
+            until: basis.until,
+        };
+        Ok(Ok((session, basis)))
+    }
+}
