@@ -5,6 +5,15 @@
 //! certificates of one authority; who may be on which side is decided by SPIFFE identity. A
 //! message too large, out of turn or malformed ends its stream with a typed error.
 
+pub mod agent;
+pub mod broker;
 pub mod frame;
 pub mod machine;
 pub mod message;
+mod stream;
+pub mod tls;
+mod transport;
+
+pub use stream::{Receiver, Sender, StreamError};
+pub use tls::Tls;
+pub use transport::{CloseCode, Limits, LinkEnd};

@@ -49,14 +49,14 @@ impl ReportQueue {
         Some(report)
     }
 
-    /// The broker recorded everything up to `seq`.
-    pub fn acknowledged(&mut self, seq: u64) -> Result<(), Violation> {
+    /// The broker recorded everything up to `seq`; how many reports that frees.
+    pub fn acknowledged(&mut self, seq: u64) -> Result<usize, Violation> {
         if seq > self.sent {
             return Err(Violation::NeverSent { seq, sent: self.sent });
         }
         let done = self.waiting.partition_point(|report| report.seq <= seq);
         self.waiting.drain(..done);
-        Ok(())
+        Ok(done)
     }
 
     /// How many reports are unacknowledged.

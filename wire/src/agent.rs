@@ -1,0 +1,215 @@
+//! The agent's end: it dials the broker, again and again if need be, and takes orders.
+
+mod dial;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::machine::{QueueFull, ReportQueue};
+use crate::message::{
+    AgentEvent, DepositInput, DepositOutput, Hello, OpenDeposit, OpenSession, SessionInput, SessionOutput,
+};
+use crate::stream::{Receiver, Sender};
+use crate::tls::{Tls, TlsError};
+use crate::transport::Limits;
+
+/// What the agent says in a session.
+pub type SessionSender = Sender<SessionOutput>;
+/// What the agent hears in a session.
+pub type SessionReceiver = Receiver<SessionInput>;
+/// What the agent says in a deposit.
+pub type DepositSender = Sender<DepositOutput>;
+/// What the agent hears in a deposit.
+pub type DepositReceiver = Receiver<DepositInput>;
+
+/// A session that the agent has to answer, first with `Opened` or `Refused`.
+#[derive(Debug)]
+pub struct SessionStream {
+    /// To the broker.
+    pub sender: SessionSender,
+    /// From the broker.
+    pub receiver: SessionReceiver,
+}
+
+/// A deposit that the agent has to answer, first with `Ready` or `Refused`.
+#[derive(Debug)]
+pub struct DepositStream {
+    /// To the broker.
+    pub sender: DepositSender,
+    /// From the broker.
+    pub receiver: DepositReceiver,
+}
+
+/// An order of the broker.
+#[derive(Debug)]
+pub enum Incoming {
+    /// Run a session.
+    Session(OpenSession, SessionStream),
+    /// Take in a file.
+    Deposit(OpenDeposit, DepositStream),
+}
+
+/// How it stands with the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// Not connected; it is tried again.
+    Away {
+        /// Attempts since the last connection.
+        attempts: u32,
+        /// Why the last connection or attempt ended, once one has.
+        why: Option<String>,
+    },
+    /// Connected and admitted.
+    Connected {
+        /// The broker's address.
+        remote: SocketAddr,
+        /// The broker's trust domain.
+        td: String,
+    },
+    /// The link was closed here.
+    Closed,
+}
+
+/// A link to the broker that mends itself. What runs on a connection ends with it; reports
+/// survive. The link ends when its last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct BrokerLink {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    orders: tokio::sync::Mutex<mpsc::Receiver<Incoming>>,
+    status: watch::Receiver<Status>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// What the link and the task that dials have in common.
+struct Shared {
+    reports: Mutex<ReportQueue>,
+    // A permit for every report that still fits.
+    room: Semaphore,
+    pending: Notify,
+}
+
+/// Dials the broker at `addr` (`host:port`) and keeps the link up. It returns at once; whether the
+/// broker is there shows in [`BrokerLink::status`] and [`BrokerLink::connected`].
+pub fn connect(addr: impl Into<String>, tls: &Tls, hello: Hello) -> Result<BrokerLink, TlsError> {
+    connect_with(addr, tls, hello, Limits::default())
+}
+
+/// [`connect`] with other limits.
+pub fn connect_with(
+    addr: impl Into<String>,
+    tls: &Tls,
+    hello: Hello,
+    limits: Limits,
+) -> Result<BrokerLink, TlsError> {
+    let mut config = quinn::ClientConfig::new(Arc::new(tls.client()?));
+    config.transport_config(limits.transport(limits.streams));
+    let shared = Arc::new(Shared {
+        reports: Mutex::new(ReportQueue::new(limits.reports)),
+        room: Semaphore::new(limits.reports),
+        pending: Notify::new(),
+    });
+    // As many orders as streams, so that taking them in never blocks on the queue for long.
+    let (orders_in, orders) = mpsc::channel(limits.streams.max(1) as usize);
+    let (status_in, status) = watch::channel(Status::Away { attempts: 0, why: None });
+    let (stop, stopped) = watch::channel(false);
+    let dialler = dial::Dialler {
+        addr: addr.into(),
+        config,
+        hello,
+        limits,
+        shared: shared.clone(),
+        orders: orders_in,
+        status: status_in,
+        stopped,
+        endpoint: Mutex::new(None),
+    };
+    let task = tokio::spawn(dialler.run());
+    let orders = tokio::sync::Mutex::new(orders);
+    Ok(BrokerLink { handle: Arc::new(Handle { shared, orders, status, stop, task }) })
+}
+
+impl BrokerLink {
+    /// The broker's next order, over whichever connection is up; nothing once the link is closed.
+    pub async fn accept(&self) -> Option<Incoming> {
+        self.handle.orders.lock().await.recv().await
+    }
+
+    /// Has the broker record `event`; waits while too many reports are unacknowledged. It returns
+    /// when the report is queued, not when it is recorded.
+    pub async fn report(&self, event: AgentEvent) {
+        // The semaphore is never closed; were it, a report too many would be refused below.
+        if let Ok(permit) = self.handle.shared.room.acquire().await {
+            permit.forget();
+        }
+        let _ = self.handle.shared.push(event);
+    }
+
+    /// [`BrokerLink::report`] for where nothing may wait.
+    pub fn try_report(&self, event: AgentEvent) -> Result<(), QueueFull> {
+        match self.handle.shared.room.try_acquire() {
+            Ok(permit) => permit.forget(),
+            Err(_) => return Err(QueueFull(self.unacknowledged())),
+        }
+        self.handle.shared.push(event)
+    }
+
+    /// How many reports the broker has not acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        self.handle.shared.reports().len()
+    }
+
+    /// How it stands, now and later.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.handle.status.clone()
+    }
+
+    /// Completes when the broker has admitted this agent; `false` if the link was closed instead.
+    pub async fn connected(&self) -> bool {
+        let mut status = self.handle.status.clone();
+        let up = |status: &Status| matches!(status, Status::Connected { .. } | Status::Closed);
+        match status.wait_for(up).await {
+            Ok(status) => *status != Status::Closed,
+            Err(_) => false,
+        }
+    }
+
+    /// Closes the link and waits until the broker was told.
+    pub async fn close(&self) {
+        let _ = self.handle.stop.send(true);
+        let mut status = self.handle.status.clone();
+        let _ = status.wait_for(|status| *status == Status::Closed).await;
+    }
+}
+
+impl Shared {
+    fn push(&self, event: AgentEvent) -> Result<(), QueueFull> {
+        self.reports().push(event)?;
+        self.pending.notify_one();
+        Ok(())
+    }
+
+    fn reports(&self) -> std::sync::MutexGuard<'_, ReportQueue> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrokerLink").field("status", &*self.status.borrow()).finish_non_exhaustive()
+    }
+}
