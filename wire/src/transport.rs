@@ -41,9 +41,10 @@ impl Default for Limits {
     }
 }
 
-/// The largest packet tried, in bytes: what networks with jumbo frames carry. The path is probed,
-/// so that on others it costs a few lost probes.
-const PACKET_MAX: u16 = 8_952;
+/// The largest packet tried, in bytes, where the path carries it; it is probed, so elsewhere it
+/// costs a few lost probes. The transport hands the kernel up to ten packets as one segmented send,
+/// which together must stay below 64 KiB or the kernel drops them all.
+const PACKET_MAX: u16 = 6_000;
 
 impl Limits {
     /// `streams`: how many the peer may open.

@@ -1,0 +1,5 @@
+//! The driver over the loopback interface, with certificates of a throw-away authority.
+
+mod admission;
+mod party;
+mod streams;
