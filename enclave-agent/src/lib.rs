@@ -9,4 +9,5 @@
 //! that the system-call filter leaves reachable.
 
 pub mod init_protocol;
+pub mod mount;
 pub mod workspace;

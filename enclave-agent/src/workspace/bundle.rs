@@ -21,7 +21,7 @@ const HOST_ETC: [&str; 5] = ["alternatives", "fonts", "R", "perl", "python3"];
 /// Where the container finds its PID 1.
 const INIT: &str = "/.sekisho/init";
 /// The host user and group that the workspace's root is.
-const FIRST_HOST_ID: u32 = 200_000;
+pub const FIRST_HOST_ID: u32 = 200_000;
 const HOST_IDS: u32 = 65_536;
 
 /// Who and what a workspace is for.

@@ -35,9 +35,17 @@ impl Bench {
         Bench { place, dir }
     }
 
-    pub async fn start(&self, owner: &Owner) -> Running {
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn id(&self) -> WorkspaceId {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let id = WorkspaceId::from_name(&format!("t{}-{number}", std::process::id())).unwrap();
+        WorkspaceId::from_name(&format!("t{}-{number}", std::process::id())).unwrap()
+    }
+
+    pub async fn start(&self, owner: &Owner) -> Running {
+        let id = self.id();
         let data = self.place.make_data_dir(&id).unwrap();
         Running(Arc::new(self.place.start(&id, owner, &data).await.unwrap()))
     }
@@ -53,7 +61,6 @@ impl Drop for Bench {
             let _ = std::fs::remove_dir(hierarchy.path().join(self.place.cgroup.trim_start_matches('/')));
             let _ = std::fs::remove_dir(hierarchy.path().join("sekisho"));
         }
-        let _ = &self.dir;
     }
 }
 
@@ -112,4 +119,9 @@ pub async fn drain(pipe: &enclave_agent::workspace::Pipe) -> String {
         }
         all.extend_from_slice(&part[..got]);
     }
+}
+
+/// The repository's real test data.
+pub fn giab(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/giab_tiny").join(name)
 }

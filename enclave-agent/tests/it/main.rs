@@ -1,4 +1,5 @@
 //! Real workspaces on this machine: they need root and an OCI runtime.
 
 mod bench;
+mod mount;
 mod workspace;
