@@ -1,4 +1,4 @@
-use model::{DatasetId, GrantId, RoleId, StudyId, Timestamp};
+use model::{DatasetId, GrantId, RoleId, Timestamp};
 
 use crate::authorisation::{PROGRAMME, STUDY, matrix};
 use crate::denial::Denial;
@@ -85,7 +85,7 @@ fn open_session(request: &Request, set: &PolicySet, facts: &Facts) -> Result<Bas
     if request.dataset.is_some() {
         return Err(Denial::Malformed("a session is opened for a study, not for a dataset").into());
     }
-    let (study, rules, stands) = at_study(request, set, facts)?;
+    let (rules, stands) = at_study(request, set, facts)?;
     let roles: Vec<&RoleId> = rules.opening_roles(&request.person).collect();
     let allowed = rules.may_open(&request.person, request.now).map_err(failed)?;
     agree(allowed, !roles.is_empty())?;
@@ -98,14 +98,13 @@ fn open_session(request: &Request, set: &PolicySet, facts: &Facts) -> Result<Bas
         grants: Vec::new(),
         obligations: vec![Obligation::EndBy(stands.until)],
     })
-    .inspect(|_| debug_assert_eq!(request.study.as_ref(), Some(study)))
 }
 
 fn read_dataset(request: &Request, set: &PolicySet, facts: &Facts) -> Result<Basis, No> {
     let Some(dataset) = &request.dataset else {
         return Err(Denial::Malformed("reading takes a dataset").into());
     };
-    let (_, rules, stands) = at_study(request, set, facts)?;
+    let (rules, stands) = at_study(request, set, facts)?;
     let roles: Vec<&RoleId> = rules.reading_roles(&request.person).collect();
     if roles.is_empty() {
         return Err(role_missing(STUDY, request.action));
@@ -164,7 +163,7 @@ fn at_study<'a>(
     request: &'a Request,
     set: &'a PolicySet,
     facts: &'a Facts,
-) -> Result<(&'a StudyId, &'a StudyRules, &'a StudyFacts), No> {
+) -> Result<(&'a StudyRules, &'a StudyFacts), No> {
     let Some(study) = &request.study else {
         return Err(Denial::Malformed("this takes a study").into());
     };
@@ -177,7 +176,7 @@ fn at_study<'a>(
     if !stands.active || request.now >= stands.until {
         return Err(Denial::StudyClosed { study: study.clone() }.into());
     }
-    Ok((study, rules, stands))
+    Ok((rules, stands))
 }
 
 /// The purposes that the request is for: the one it names, or all of the study's.
@@ -234,6 +233,3 @@ fn role_missing(scope: &str, action: Action) -> No {
 fn matrix_rules(scope: &str, roles: Vec<&RoleId>, action: Action) -> Vec<RuleId> {
     roles.into_iter().map(|role| RuleId::of_matrix(scope, role, action.name())).collect()
 }
-
-#[cfg(test)]
-mod tests {}

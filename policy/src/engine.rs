@@ -128,3 +128,73 @@ impl From<Field> for Dynamic {
         field.0.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: &str = "
+[request_definition]
+r = sub, obj
+[policy_definition]
+p = sub, obj, eft
+[policy_effect]
+e = some(where (p.eft == allow)) && !some(where (p.eft == deny))
+[matchers]
+m = r.sub == p.sub && r.obj == p.obj
+";
+
+    fn row(fields: &[&str]) -> Vec<String> {
+        fields.iter().map(|f| (*f).to_owned()).collect()
+    }
+
+    #[test]
+    fn casbin_alone_permits_empty_text_to_an_empty_policy_and_this_does_not() {
+        let bare = async {
+            let model = DefaultModel::from_str(PLAIN).await.unwrap();
+            Enforcer::new(model, MemoryAdapter::default()).await.unwrap()
+        };
+        let bare = bare.now_or_never().unwrap();
+        assert!(bare.enforce(("", "")).unwrap(), "the pitfall is gone; so may be the guard against it");
+
+        let guarded = Engine::build(PLAIN, Vec::new(), Vec::new()).unwrap();
+        assert!(matches!(guarded.allows(&["", ""]), Err(EngineError::Empty)));
+        assert!(!guarded.allows(&["-", "-"]).unwrap());
+        assert!(!guarded.allows(&["u:alice", "ds:wgs"]).unwrap());
+    }
+
+    #[test]
+    fn empty_fields_are_refused_on_both_sides() {
+        let rules = vec![row(&["u:alice", "", "allow"])];
+        assert!(matches!(Engine::build(PLAIN, rules, Vec::new()), Err(EngineError::Empty)));
+        let engine = Engine::build(PLAIN, vec![row(&["u:alice", "ds:wgs", "allow"])], Vec::new()).unwrap();
+        assert!(engine.allows(&["u:alice", "ds:wgs"]).unwrap());
+        assert!(matches!(engine.allows(&["u:alice", ""]), Err(EngineError::Empty)));
+    }
+
+    #[test]
+    fn a_request_of_another_shape_is_an_error_and_no_answer() {
+        let engine = Engine::build(PLAIN, vec![row(&["u:alice", "ds:wgs", "allow"])], Vec::new()).unwrap();
+        assert!(matches!(engine.allows(&["u:alice"]), Err(EngineError::Casbin(_))));
+    }
+
+    #[test]
+    fn rules_that_the_engine_would_not_hold_as_given_are_refused() {
+        let twice = vec![row(&["u:alice", "ds:wgs", "allow"]), row(&["u:alice", "ds:wgs", "allow"])];
+        assert!(Engine::build(PLAIN, twice, Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_denying_rule_outweighs_a_permitting_one() {
+        let both = vec![row(&["u:alice", "ds:wgs", "allow"]), row(&["u:alice", "ds:wgs", "deny"])];
+        assert!(!Engine::build(PLAIN, both, Vec::new()).unwrap().allows(&["u:alice", "ds:wgs"]).unwrap());
+    }
+
+    #[test]
+    fn the_text_of_rules_is_never_run() {
+        let rules = vec![row(&["true || (1 == 1)", "\"; true //", "allow"])];
+        let engine = Engine::build(PLAIN, rules, Vec::new()).unwrap();
+        assert!(!engine.allows(&["u:alice", "ds:wgs"]).unwrap());
+        assert!(engine.allows(&["true || (1 == 1)", "\"; true //"]).unwrap());
+    }
+}

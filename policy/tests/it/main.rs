@@ -1,0 +1,8 @@
+//! Policy from outside: what is permitted, and everything that must not be.
+
+mod conditions;
+mod differential;
+mod matrix;
+mod pitfalls;
+mod sentences;
+mod world;
