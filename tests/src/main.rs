@@ -1,2 +1,63 @@
-//! d
-fn main() {}
+//! `make demo`: tells the story, every step asserted, and leaves the node running until Ctrl-C.
+//! With `DEMO=once` in the environment it stops at the end.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use tests::story::Story;
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn stop(_signal: i32) {
+    STOP.store(true, Ordering::SeqCst);
+}
+
+fn main() -> ExitCode {
+    match tell() {
+        Ok(()) => {
+            println!("\ndemo: ok");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("\ndemo: FAILED\n{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tell() -> Result<()> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the demo runs workspaces, mounts and cgroups: start it as root (sudo make demo)"
+    );
+    let action = SigAction::new(SigHandler::Handler(stop), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        // SAFETY: the handler stores to an atomic and does nothing else, which is allowed in a signal handler.
+        unsafe { sigaction(signal, &action) }?;
+    }
+    let dir = std::env::var_os("SEKISHO_DEMO_DIR")
+        .map_or_else(|| std::env::temp_dir().join("sekisho-demo"), PathBuf::from);
+    if dir.exists() {
+        let left = tests::node::left_behind(&dir)?;
+        ensure!(left.is_empty(), "an earlier demo still runs in {}:\n{}", dir.display(), left.join("\n"));
+        std::fs::remove_dir_all(&dir).with_context(|| format!("cannot clear {}", dir.display()))?;
+    }
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let began = Instant::now();
+    println!("Sekisho: one researcher reads one real genome through one brokered session.");
+    println!("Everything lies in {}.", dir.display());
+    let mut story = Story::new(&dir, &tests::data())?;
+    story.tell()?;
+    println!("\nEvery step held, after {:.0} s.", began.elapsed().as_secs_f64());
+    if std::env::var("DEMO").as_deref() != Ok("once") {
+        println!("\n{}", story.commands()?);
+        while !STOP.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    story.end()
+}

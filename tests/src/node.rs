@@ -35,7 +35,11 @@ pub struct Ports {
 impl Ports {
     /// Four that are free now.
     pub fn free() -> Result<Ports> {
-        let tcp = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+        let tcp = [
+            TcpListener::bind("127.0.0.1:0")?,
+            TcpListener::bind("127.0.0.1:0")?,
+            TcpListener::bind("127.0.0.1:0")?,
+        ];
         let udp = UdpSocket::bind("127.0.0.1:0")?;
         Ok(Ports {
             ssh: tcp[0].local_addr()?.port(),
@@ -57,13 +61,17 @@ pub struct Node {
     said: Arc<Mutex<Vec<String>>>,
 }
 
-/// The path of one of our binaries: they lie beside this one.
+/// The path of one of our binaries: they lie beside this one, or in `SEKISHO_BIN_DIR`.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let beside = own.parent().context("no folder")?;
-    // A test binary lies one folder deeper.
-    let found = [beside.join(name), beside.join("..").join(name)].into_iter().find(|path| path.is_file());
-    found.with_context(|| format!("{name} is not built: run make demo or make test, or cargo build --workspace --bins"))
+    // A test binary lies one folder deeper; benchmarks may name the folder.
+    let named = std::env::var_os("SEKISHO_BIN_DIR").map(PathBuf::from);
+    let found = named.into_iter().chain([beside.to_owned(), beside.join("..")]);
+    let found = found.map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.with_context(|| {
+        format!("{name} is not built: run make demo or make test, or cargo build --workspace --bins")
+    })
 }
 
 impl Node {
@@ -152,7 +160,11 @@ impl Node {
 
     /// The log's events so far, in order, as JSON.
     pub fn events(&self) -> Result<Vec<Value>> {
-        let tail = run(binary("sekisho")?).args("--json audit tail -n 1000000 --dir").arg(self.audit()).go()?.ok()?;
+        let tail = run(binary("sekisho")?)
+            .args("--json audit tail -n 1000000 --dir")
+            .arg(self.audit())
+            .go()?
+            .ok()?;
         tail.text().lines().map(|line| serde_json::from_str(line).context("an event is not JSON")).collect()
     }
 
@@ -172,8 +184,9 @@ impl Node {
     /// Stops it as Ctrl-C does and waits for its end.
     pub fn stop(mut self) -> Result<()> {
         kill(self.pid(), Signal::SIGINT)?;
-        let status = wait_for("the node stops", Duration::from_secs(30), || self.child.try_wait().ok().flatten())
-            .with_context(|| self.logs())?;
+        let status =
+            wait_for("the node stops", Duration::from_secs(30), || self.child.try_wait().ok().flatten())
+                .with_context(|| self.logs())?;
         ensure!(status.success(), "sekisho up ended with {status}:\n{}", self.said());
         Ok(())
     }
@@ -214,6 +227,11 @@ impl Device {
         Device { home: home.to_owned(), api: format!("https://127.0.0.1:{}", ports.api) }
     }
 
+    /// This device's keys in another folder.
+    pub fn moved(&self, home: PathBuf) -> Device {
+        Device { home, api: self.api.clone() }
+    }
+
     /// `sekisho` on this device.
     pub fn sekisho(&self, words: &str) -> Result<Run> {
         Ok(run(binary("sekisho")?).arg("--home").arg(&self.home).env("SEKISHO_LANG", "en").args(words))
@@ -227,7 +245,12 @@ impl Device {
 
     /// `ssh`, the stock client, on this device, to a study.
     pub fn ssh(&self, study: &str, options: &str) -> Run {
-        run("ssh").arg("-F").arg(self.home.join("ssh_config")).args("-o BatchMode=yes").args(options).arg(format!("{study}@gate"))
+        run("ssh")
+            .arg("-F")
+            .arg(self.home.join("ssh_config"))
+            .args("-o BatchMode=yes")
+            .args(options)
+            .arg(format!("{study}@gate"))
     }
 }
 
@@ -257,7 +280,9 @@ pub fn left_behind(dir: &Path) -> Result<Vec<String>> {
     let own = std::process::id();
     let mut left = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let line = command_line(pid).replace('\0', " ");
         let ours = line.contains(&shown) || line.contains("sekisho-init") || line.contains("sekisho-agent");
         if pid != own && ours && !line.contains("sekisho-demo") {

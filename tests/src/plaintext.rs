@@ -52,7 +52,8 @@ impl Plaintext {
     }
 
     fn run_around(&self, hay: &[u8], at: usize, place: usize) -> Option<usize> {
-        let back = (0..RUN.min(at).min(place)).take_while(|i| hay[at - 1 - i] == self.text[place - 1 - i]).count();
+        let back =
+            (0..RUN.min(at).min(place)).take_while(|i| hay[at - 1 - i] == self.text[place - 1 - i]).count();
         let on = hay[at..].iter().zip(&self.text[place..]).take(RUN).take_while(|(a, b)| a == b).count();
         let run = &hay[at - back..at + on];
         let distinct = run.iter().collect::<HashSet<_>>().len();
@@ -82,7 +83,12 @@ pub struct Searched {
 
 /// Searches every regular file below `root`, on its file system, that was changed after `since`,
 /// except below the folders `but`.
-pub fn search(texts: &[Plaintext], root: &Path, since: Option<SystemTime>, but: &[&Path]) -> Result<Searched> {
+pub fn search(
+    texts: &[Plaintext],
+    root: &Path,
+    since: Option<SystemTime>,
+    but: &[&Path],
+) -> Result<Searched> {
     let device = fs::metadata(root)?.dev();
     let mut searched = Searched::default();
     let mut folders = vec![root.to_owned()];
@@ -97,7 +103,8 @@ pub fn search(texts: &[Plaintext], root: &Path, since: Option<SystemTime>, but: 
             }
             if meta.is_dir() {
                 folders.push(path);
-            } else if meta.is_file() && since.is_none_or(|since| meta.modified().is_ok_and(|at| at >= since)) {
+            } else if meta.is_file() && since.is_none_or(|since| meta.modified().is_ok_and(|at| at >= since))
+            {
                 search_file(texts, &path, &mut searched);
             }
         }

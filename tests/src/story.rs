@@ -28,6 +28,8 @@ const FILES: [&str; 6] = [
 const BAM: &str = "NA12878.chr22.tiny.bam";
 const VCF: &str = "NA12878.chr22.tiny.giab.vcf";
 
+type Chapter = fn(&mut Story) -> Result<()>;
+
 /// The story as it is told: what has been set up so far.
 pub struct Story {
     dir: PathBuf,
@@ -73,7 +75,7 @@ impl Story {
 
     /// Tells all of it.
     pub fn tell(&mut self) -> Result<()> {
-        let chapters: [(&str, fn(&mut Story) -> Result<()>); 8] = [
+        let chapters: [(&str, Chapter); 8] = [
             ("A node rises from an empty folder, and a SIEM listens", Story::rise),
             ("A genome is deposited and exists whole nowhere", Story::deposit),
             ("A study is granted the dataset, a researcher gets a certificate of minutes", Story::admit),
@@ -116,12 +118,20 @@ impl Story {
         say(&format!("$ {}", Node::command(&folder, self.ports)?.line()));
         let began = Instant::now();
         self.node = Some(Node::up(&folder, self.ports)?);
-        held(&format!("signer, broker and agent serve after {:.1} s; five backends stand for five institutions", began.elapsed().as_secs_f64()));
-        let token = fs::read_to_string(folder.join("broker").join("admin.token")).context("no token for the first administrator")?;
+        held(&format!(
+            "signer, broker and agent serve after {:.1} s; five backends stand for five institutions",
+            began.elapsed().as_secs_f64()
+        ));
+        let token = fs::read_to_string(folder.join("broker").join("admin.token"))
+            .context("no token for the first administrator")?;
         self.admin.enrol("admin", token.trim())?;
         let again = Device::new(&self.dir.join("thief"), self.ports);
         again
-            .sekisho(&format!("login --api https://127.0.0.1:{} --person admin --token {}", self.ports.api, token.trim()))?
+            .sekisho(&format!(
+                "login --api https://127.0.0.1:{} --person admin --token {}",
+                self.ports.api,
+                token.trim()
+            ))?
             .go()?
             .refused("token")?;
         held("the first administrator enrolled with a one-time token; a second use of it is refused");
@@ -186,7 +196,9 @@ impl Story {
                 failed += 1;
             }
         }
-        held(&format!("every 3 of 5 shares rebuild every file byte for byte ({rebuilt} ways), 2 do not ({failed} ways)"));
+        held(&format!(
+            "every 3 of 5 shares rebuild every file byte for byte ({rebuilt} ways), 2 do not ({failed} ways)"
+        ));
 
         let texts = self.plaintexts()?;
         let mut bytes = 0;
@@ -208,7 +220,8 @@ impl Story {
     }
 
     fn combine(&self, object: &str, institutions: &[&str], out: &Path) -> Result<Ran> {
-        let mut combine = run(binary("sekisho-shard")?).arg("combine").arg("--object").arg(object).arg("--out").arg(out);
+        let mut combine =
+            run(binary("sekisho-shard")?).arg("combine").arg("--object").arg(object).arg("--out").arg(out);
         for institution in institutions {
             combine = combine.arg("--backend").arg(self.node()?.backend(institution));
         }
@@ -222,7 +235,9 @@ impl Story {
         rows.context("object list is no list")?
             .iter()
             .map(|row| {
-                let word = |key: &str| row[key].as_str().map(str::to_owned).with_context(|| format!("no {key} in {row}"));
+                let word = |key: &str| {
+                    row[key].as_str().map(str::to_owned).with_context(|| format!("no {key} in {row}"))
+                };
                 Ok((word("name")?, word("object")?))
             })
             .collect()
@@ -245,11 +260,22 @@ impl Story {
         self.ok("member add brca alice")?;
         self.ok("member add heart bob")?;
         self.grant = self.grant_to("brca", "na12878", "2035-03-31")?;
-        let shown = run("ssh-keygen").args("-L -f").arg(self.alice.home.join("id_ed25519-cert.pub")).go()?.ok()?.text();
-        for line in shown.lines().filter(|l| ["Type", "Key ID", "Valid", "Serial"].iter().any(|w| l.trim().starts_with(w))) {
+        let shown = run("ssh-keygen")
+            .args("-L -f")
+            .arg(self.alice.home.join("id_ed25519-cert.pub"))
+            .go()?
+            .ok()?
+            .text();
+        for line in shown
+            .lines()
+            .filter(|l| ["Type", "Key ID", "Valid", "Serial"].iter().any(|w| l.trim().starts_with(w)))
+        {
             say(line.trim());
         }
-        ensure!(shown.contains("u:alice") && shown.contains("user certificate"), "not alice's certificate:\n{shown}");
+        ensure!(
+            shown.contains("u:alice") && shown.contains("user certificate"),
+            "not alice's certificate:\n{shown}"
+        );
         self.alice.sekisho("login")?.go()?.ok()?;
         held("a certificate of minutes for alice; the device renews it by itself, without a token");
         Ok(())
@@ -283,7 +309,9 @@ impl Story {
             format!("samtools depth -r q:5000-5200 {bam}"),
             format!("samtools faidx {fasta} q:100-400"),
             format!("bcftools view -H {vcf}"),
-            format!("bcftools mpileup -f {fasta} -r q:1-12000 {bam} 2>/dev/null | bcftools call -mv -Ov | grep -v '^##'"),
+            format!(
+                "bcftools mpileup -f {fasta} -r q:1-12000 {bam} 2>/dev/null | bcftools call -mv -Ov | grep -v '^##'"
+            ),
             format!("cat {bam}"),
         ] {
             let here = run("bash").arg("-c").arg(&command).go()?.ok()?;
@@ -293,7 +321,12 @@ impl Story {
             let here = remote(&String::from_utf8_lossy(&here.stdout));
             let there_text = String::from_utf8_lossy(&there.stdout).into_owned();
             ensure!(here == there_text, "{command}: {} bytes here, {} there", here.len(), there_text.len());
-            held(&format!("ssh brca@gate {} ({} bytes, {} ms)", remote(&command), here.len(), there.took.as_millis()));
+            held(&format!(
+                "ssh brca@gate {} ({} bytes, {} ms)",
+                remote(&command),
+                here.len(),
+                there.took.as_millis()
+            ));
         }
         let failing = self.alice.ssh("brca", "").arg("exit 42").go()?;
         ensure!(failing.code() == 42, "exit 42 came back as {}", failing.code());
@@ -309,10 +342,16 @@ impl Story {
             .go()?;
         let text = shell.text();
         ensure!(shell.code() == 7, "the shell ended with {}:\n{text}", shell.code());
-        ensure!(text.contains("/dev/pts/") && text.contains("alice") && text.contains("関所"), "not a shell on a pty:\n{text}");
+        ensure!(
+            text.contains("/dev/pts/") && text.contains("alice") && text.contains("関所"),
+            "not a shell on a pty:\n{text}"
+        );
         held("an interactive login shell on a pty, with Japanese, and its exit status");
         self.alice.ssh("brca", "").arg("echo kept > ~/note").go()?.ok()?;
-        ensure!(self.alice.ssh("brca", "").arg("cat ~/note").go()?.ok()?.text() == "kept", "the home does not persist");
+        ensure!(
+            self.alice.ssh("brca", "").arg("cat ~/note").go()?.ok()?.text() == "kept",
+            "the home does not persist"
+        );
         held("the home folder stays from session to session");
         Ok(())
     }
@@ -322,10 +361,15 @@ impl Story {
     fn confine(&mut self) -> Result<()> {
         let inside = |command: &str| self.alice.ssh("brca", "").arg(command).go();
         ensure!(inside("cat /proc/net/route | tail -n +2")?.ok()?.text().is_empty(), "there is a route");
-        ensure!(inside("cat /proc/net/dev | tail -n +3 | grep -v ' lo:' | wc -l")?.ok()?.text() == "0", "there is an interface beside lo");
-        let out = inside("timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/22 || exec 3<>/dev/tcp/192.0.2.1/80'")?;
+        ensure!(
+            inside("cat /proc/net/dev | tail -n +3 | grep -v ' lo:' | wc -l")?.ok()?.text() == "0",
+            "there is an interface beside lo"
+        );
+        let out =
+            inside("timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/22 || exec 3<>/dev/tcp/192.0.2.1/80'")?;
         ensure!(!out.status.success(), "a connection was possible");
-        inside(&format!("timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/{}'", self.ports.api))?.refused("refused")?;
+        inside(&format!("timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/{}'", self.ports.api))?
+            .refused("refused")?;
         held("no route anywhere: only lo, and nobody there; not even the broker");
         inside("touch /data/na12878/x")?.refused("read-only")?;
         inside(&format!("echo x >> /data/na12878/{BAM}"))?.refused("")?;
@@ -333,7 +377,14 @@ impl Story {
         held("/data cannot be written");
         let listed = inside("ls /data; ls -A /home")?.ok()?.text();
         ensure!(listed == "na12878\nalice", "more is visible than should be: {listed:?}");
-        for probe in ["unshare -r true", "mount -t tmpfs none /tmp", "chroot / true", "cat /proc/1/environ", "kill -9 1", "dmesg"] {
+        for probe in [
+            "unshare -r true",
+            "mount -t tmpfs none /tmp",
+            "chroot / true",
+            "cat /proc/1/environ",
+            "kill -9 1",
+            "dmesg",
+        ] {
             let probed = inside(&format!("{probe} && echo done"))?;
             ensure!(!probed.text().contains("done"), "{probe} worked in the workspace");
         }
@@ -365,7 +416,10 @@ impl Story {
         let before = self.node()?.events()?.len();
         let ran = run.go()?.refused(reason)?;
         let words = ran.complaint();
-        let told = words.lines().find(|line| line.to_lowercase().contains(&reason.to_lowercase())).unwrap_or_default();
+        let told = words
+            .lines()
+            .find(|line| line.to_lowercase().contains(&reason.to_lowercase()))
+            .unwrap_or_default();
         let node = self.node()?;
         wait_for("the record of the refusal", Duration::from_secs(5), || {
             let events = node.events().ok()?;
@@ -386,23 +440,41 @@ impl Story {
             .arg(foreign.join("id_ed25519.pub"))
             .go()?
             .ok()?;
-        let device = Device { home: foreign, ..self.alice.clone() };
-        self.refused("a certificate of another authority", device.ssh("brca", "").arg("true"), "authority", "auth_refused", "unknown-authority")?;
+        let device = self.alice.moved(foreign);
+        self.refused(
+            "a certificate of another authority",
+            device.ssh("brca", "").arg("true"),
+            "authority",
+            "auth_refused",
+            "unknown-authority",
+        )?;
 
         let late = self.dir.join("late");
         copy_home(&self.alice.home, &late)?;
-        let device = Device { home: late, ..self.alice.clone() };
+        let device = self.alice.moved(late);
         device.sekisho("login --lifetime 2s")?.go()?.ok()?;
         std::thread::sleep(Duration::from_secs(4));
-        self.refused("an expired certificate", device.ssh("brca", "").arg("true"), "expired", "auth_refused", "expired")?;
+        self.refused(
+            "an expired certificate",
+            device.ssh("brca", "").arg("true"),
+            "expired",
+            "auth_refused",
+            "expired",
+        )?;
 
         let ghost = self.dir.join("ghost");
         copy_home(&self.alice.home, &ghost)?;
         let line = fs::read_to_string(ghost.join("id_ed25519.pub"))?;
         let other = self.sign_for("u:mallory", &line)?;
         fs::write(ghost.join("id_ed25519-cert.pub"), other)?;
-        let device = Device { home: ghost, ..self.alice.clone() };
-        self.refused("a principal that nobody enrolled", device.ssh("brca", "").arg("true"), "u:mallory", "auth_refused", "wrong-principal")
+        let device = self.alice.moved(ghost);
+        self.refused(
+            "a principal that nobody enrolled",
+            device.ssh("brca", "").arg("true"),
+            "u:mallory",
+            "auth_refused",
+            "wrong-principal",
+        )
     }
 
     /// A certificate of the right authority for a wrong principal: only somebody who holds the
@@ -421,8 +493,20 @@ impl Story {
 
     fn refuse_sessions(&self) -> Result<()> {
         let alice = |study: &str, options: &str| self.alice.ssh(study, options).arg("true");
-        self.refused("a study she is not in", alice("heart", ""), "not a member", "session_refused", "not-a-member")?;
-        self.refused("a study that does not exist", alice("nothing", ""), "not a member", "session_refused", "not-a-member")?;
+        self.refused(
+            "a study she is not in",
+            alice("heart", ""),
+            "not a member",
+            "session_refused",
+            "not-a-member",
+        )?;
+        self.refused(
+            "a study that does not exist",
+            alice("nothing", ""),
+            "not a member",
+            "session_refused",
+            "not-a-member",
+        )?;
         self.refused(
             "a purpose that the dataset does not allow",
             alice("brca", "-o SetEnv=SEKISHO_PURPOSE=POA"),
@@ -440,7 +524,13 @@ impl Story {
         let soon = run("date").args("-u -d +2sec +%Y-%m-%dT%H:%M:%SZ").go()?.ok()?.text();
         self.grant_to("heart", "na12878", &soon)?;
         std::thread::sleep(Duration::from_millis(3200));
-        self.refused("a grant that has ended", self.bob.ssh("heart", "").arg("true"), "ended at", "session_refused", "grant-expired")
+        self.refused(
+            "a grant that has ended",
+            self.bob.ssh("heart", "").arg("true"),
+            "ended at",
+            "session_refused",
+            "grant-expired",
+        )
     }
 
     fn refuse_forwarding(&self) -> Result<()> {
@@ -449,12 +539,14 @@ impl Story {
         self.refused("port forwarding", direct, "forwarding", "channel_refused", "port-forwarding")?;
         let remote = self.alice.ssh("brca", &format!("-o ExitOnForwardFailure=yes -N -R 0:127.0.0.1:{api}"));
         self.refused("remote forwarding", remote, "forwarding", "channel_refused", "remote-forwarding")?;
-        let files = run("sftp").arg("-F").arg(self.alice.home.join("ssh_config")).args("-b /dev/null brca@gate");
+        let files =
+            run("sftp").arg("-F").arg(self.alice.home.join("ssh_config")).args("-b /dev/null brca@gate");
         self.refused("file transfer", files, "sftp", "channel_refused", "subsystem")
     }
 
     fn revoke(&mut self) -> Result<()> {
-        let mut command = self.alice.ssh("brca", "").arg("echo begun; (setsid sleep 600 &) ; exec sleep 600").command();
+        let mut command =
+            self.alice.ssh("brca", "").arg("echo begun; (setsid sleep 600 &) ; exec sleep 600").command();
         let mut running = command.spawn()?;
         let mut out = BufReader::new(running.stdout.take().context("no stdout")?);
         let mut line = String::new();
@@ -463,7 +555,8 @@ impl Story {
         let began = Instant::now();
         self.ok(&format!("grant revoke {} --reason withdrawn", self.grant))?;
         let asked = began.elapsed();
-        let status = wait_for("the session ends", Duration::from_secs(5), || running.try_wait().ok().flatten())?;
+        let status =
+            wait_for("the session ends", Duration::from_secs(5), || running.try_wait().ok().flatten())?;
         let took = began.elapsed();
         let mut words = String::new();
         std::io::Read::read_to_string(&mut running.stderr.take().context("no stderr")?, &mut words)?;
@@ -476,7 +569,9 @@ impl Story {
             asked.as_millis(),
             words.lines().find(|l| l.contains("revoked")).unwrap_or_default().trim()
         ));
-        self.node()?.event("the end of the session is recorded", |event| has(event, "session_ended") && has(event, "grant-revoked"))?;
+        self.node()?.event("the end of the session is recorded", |event| {
+            has(event, "session_ended") && has(event, "grant-revoked")
+        })?;
         wait_for("what the session started is gone", Duration::from_secs(2), || {
             let left = run("pgrep").args("-f -x").arg("sleep 600").go().ok()?;
             (left.code() == 1).then_some(())
@@ -495,7 +590,11 @@ impl Story {
     fn fail(&mut self) -> Result<()> {
         // Fresh objects: nothing of them is in any cache.
         for name in ["two-gone.bam", "one-lies.bam", "three-gone.bam"] {
-            self.admin.sekisho(&format!("put --dataset na12878 --name {name}"))?.arg(self.file(BAM)).go()?.ok()?;
+            self.admin
+                .sekisho(&format!("put --dataset na12878 --name {name}"))?
+                .arg(self.file(BAM))
+                .go()?
+                .ok()?;
         }
         let original = self.bytes(BAM)?;
         let read = |name: &str| self.alice.ssh("brca", "").arg(format!("cat /data/na12878/{name}")).go();
@@ -517,15 +616,23 @@ impl Story {
         ensure!(ran.stdout == original, "wrong bytes with two backends gone");
         self.fault("hokkaido")?;
         self.fault("kanto")?;
-        held(&format!("two backends gone: the read succeeds ({} ms) and both are named in the log", ran.took.as_millis()));
+        held(&format!(
+            "two backends gone: the read succeeds ({} ms) and both are named in the log",
+            ran.took.as_millis()
+        ));
         back("kanto")?;
 
         corrupt(&self.node()?.backend("tohoku"))?;
         let ran = read("one-lies.bam")?.ok()?;
         ensure!(ran.stdout == original, "wrong bytes with a backend that lies");
         let node = self.node()?;
-        node.event("the liar is named", |event| has(event, "read_fault") && has(event, "tohoku") && has(event, "corrupt"))?;
-        held(&format!("one gone and one corrupting: the read succeeds ({} ms) and the liar is named", ran.took.as_millis()));
+        node.event("the liar is named", |event| {
+            has(event, "read_fault") && has(event, "tohoku") && has(event, "corrupt")
+        })?;
+        held(&format!(
+            "one gone and one corrupting: the read succeeds ({} ms) and the liar is named",
+            ran.took.as_millis()
+        ));
 
         away("kansai")?;
         away("kyushu")?;
@@ -533,20 +640,26 @@ impl Story {
         let ran = read("three-gone.bam")?.refused("Input/output error")?;
         ensure!(began.elapsed() < Duration::from_secs(15), "it hung for {:?}", began.elapsed());
         node.event("the failed read is recorded", |event| has(event, "read_failed"))?;
-        held(&format!("too few left: a clear error after {} ms: {}", ran.took.as_millis(), ran.complaint().lines().last().unwrap_or_default()));
+        held(&format!(
+            "too few left: a clear error after {} ms: {}",
+            ran.took.as_millis(),
+            ran.complaint().lines().last().unwrap_or_default()
+        ));
         for institution in ["hokkaido", "kansai", "kyushu"] {
             back(institution)?;
         }
         // The backend that lied is put right, as its institution would from a copy.
         corrupt(&self.node()?.backend("tohoku"))?;
-        let ran = wait_for("reads work again", Duration::from_secs(40), || read("three-gone.bam").ok()?.ok().ok())?;
+        let ran =
+            wait_for("reads work again", Duration::from_secs(40), || read("three-gone.bam").ok()?.ok().ok())?;
         ensure!(ran.stdout == original, "wrong bytes after the backends came back");
         held("the backends back, reads work again");
         Ok(())
     }
 
     fn fault(&self, institution: &str) -> Result<()> {
-        self.node()?.event("the fault is recorded", |event| has(event, "read_fault") && has(event, institution))?;
+        self.node()?
+            .event("the fault is recorded", |event| has(event, "read_fault") && has(event, institution))?;
         Ok(())
     }
 
@@ -574,7 +687,11 @@ impl Story {
             let at = usize::try_from(index)?;
             let theirs = seen.get(&index).with_context(|| format!("event {index} is missing in the SIEM"))?;
             let uid = |event: &Value| event["metadata"]["uid"].clone();
-            ensure!(uid(theirs) == uid(&events[at]) || **theirs == events[at], "event {index} differs in the SIEM:\n{theirs}\n{}", events[at]);
+            ensure!(
+                uid(theirs) == uid(&events[at]) || **theirs == events[at],
+                "event {index} differs in the SIEM:\n{theirs}\n{}",
+                events[at]
+            );
         }
         held(&format!(
             "the SIEM's file holds each of the {size} events ({} arrived twice and are known by their index)",
@@ -603,7 +720,10 @@ impl Story {
             flips += 1;
         }
         verify(&copy)?.ok()?;
-        held(&format!("each of {flips} single flipped bits, in each of the log's {} files, is found", files.len()));
+        held(&format!(
+            "each of {flips} single flipped bits, in each of the log's {} files, is found",
+            files.len()
+        ));
         Ok(())
     }
 
@@ -651,7 +771,14 @@ fn has(event: &Value, word: &str) -> bool {
 fn subsets(of: usize) -> Vec<Vec<&'static str>> {
     (0u32..1 << INSTITUTIONS.len())
         .filter(|mask| mask.count_ones() as usize == of)
-        .map(|mask| INSTITUTIONS.iter().enumerate().filter(|(i, _)| mask >> i & 1 == 1).map(|(_, name)| *name).collect())
+        .map(|mask| {
+            INSTITUTIONS
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| mask >> i & 1 == 1)
+                .map(|(_, name)| *name)
+                .collect()
+        })
         .collect()
 }
 

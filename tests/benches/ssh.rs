@@ -1,0 +1,177 @@
+//! Sessions through the broker against a direct `sshd` on the same machine, in the same run,
+//! alternating; the client, both servers, the tunnel and the agent share the cores.
+//!
+//! Each figure is the median over rounds. A ratio above 1 means that ours is better.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::command::{Run, run, wait_for};
+use tests::measure::{Figure, median, report};
+use tests::node::{Device, Node, Ports};
+
+const SETUPS: usize = 25;
+const BULK: u64 = 512 << 20;
+const BULK_ROUNDS: usize = 5;
+const CIPHERS: [(&str, &str); 2] =
+    [("chacha20", "chacha20-poly1305@openssh.com"), ("aes256gcm", "aes256-gcm@openssh.com")];
+
+fn main() -> Result<()> {
+    // `cargo test --benches` and friends ask for lists; there is nothing to list.
+    if std::env::args().any(|arg| arg == "--list" || arg == "--test") {
+        return Ok(());
+    }
+    let dir = std::env::temp_dir().join("sekisho-bench-ssh");
+    if dir.exists() {
+        fs::remove_dir_all(&dir)?;
+    }
+    fs::create_dir_all(&dir)?;
+    let bench = Bench::set_up(&dir)?;
+    let mut figures = vec![bench.setup()?];
+    for (name, cipher) in CIPHERS {
+        figures.push(bench.bulk(&format!("ssh/bulk/down/{name}"), cipher, true)?);
+        figures.push(bench.bulk(&format!("ssh/bulk/up/{name}"), cipher, false)?);
+    }
+    report(&figures)?;
+    bench.node.stop()?;
+    Ok(())
+}
+
+struct Bench {
+    node: Node,
+    device: Device,
+    direct: PathBuf,
+    _sshd: Sshd,
+}
+
+struct Sshd(Child);
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+impl Bench {
+    fn set_up(dir: &Path) -> Result<Bench> {
+        let ports = Ports::free()?;
+        let node = Node::up(&dir.join("node"), ports)?;
+        let admin = Device::new(&dir.join("admin"), ports);
+        let token = fs::read_to_string(node.dir.join("broker").join("admin.token"))?;
+        admin.enrol("admin", token.trim())?;
+        for words in [
+            "dataset create tiny --condition HMB --title tiny",
+            "study create bench --purpose HMB --until 2035-03-31 --title bench",
+            "member add bench admin",
+            "grant create --study bench --dataset tiny --until 2035-03-31",
+        ] {
+            admin.sekisho(words)?.go()?.ok()?;
+        }
+        admin.sekisho("put --dataset tiny")?.arg(tests::data().join("q.fa")).go()?.ok()?;
+        let (sshd, direct) = direct_sshd(dir, &admin.home)?;
+        Ok(Bench { node, device: admin, direct, _sshd: sshd })
+    }
+
+    fn ours(&self, options: &str) -> Run {
+        self.device.ssh("bench", options)
+    }
+
+    fn theirs(&self, options: &str) -> Run {
+        run("ssh").arg("-F").arg(&self.direct).args(options).arg("root@direct")
+    }
+
+    /// Milliseconds from nothing to the end of `true`, with the workspace running.
+    fn setup(&self) -> Result<Figure> {
+        // The same key exchange on both sides: what the broker adds is what is measured.
+        let options = "-o KexAlgorithms=curve25519-sha256";
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for round in 0..=SETUPS {
+            let mine = self.ours(options).arg("true").go()?.ok()?.took;
+            let other = self.theirs(options).arg("true").go()?.ok()?.took;
+            // The first round starts the workspace.
+            if round > 0 {
+                ours.push(mine.as_secs_f64() * 1e3);
+                theirs.push(other.as_secs_f64() * 1e3);
+            }
+        }
+        Ok(Figure::less_is_better("ssh/setup/warm", "ms", median(&mut ours), "sshd", median(&mut theirs)))
+    }
+
+    /// Megabytes per second of zeros, set-up included.
+    fn bulk(&self, name: &str, cipher: &str, down: bool) -> Result<Figure> {
+        let options = format!("-c {cipher} -o Compression=no");
+        let rate = |run: Run| -> Result<f64> {
+            // The client's own input and output must not be what is measured: no pipe to us.
+            let mut command = run.command();
+            let child = if down {
+                command.stdin(Stdio::null()).stdout(Stdio::null())
+            } else {
+                let zeros = Command::new("head")
+                    .args(["-c", &BULK.to_string(), "/dev/zero"])
+                    .stdout(Stdio::piped())
+                    .spawn()?
+                    .stdout
+                    .context("no stdout")?;
+                command.stdin(Stdio::from(zeros)).stdout(Stdio::null())
+            };
+            let began = std::time::Instant::now();
+            let status = child.stderr(Stdio::inherit()).status()?;
+            ensure!(status.success(), "{}: {status}", run.line());
+            Ok(BULK as f64 / 1e6 / began.elapsed().as_secs_f64())
+        };
+        let command = if down { format!("head -c {BULK} /dev/zero") } else { "cat >/dev/null".to_owned() };
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..BULK_ROUNDS {
+            ours.push(rate(self.ours(&options).arg(&command))?);
+            theirs.push(rate(self.theirs(&options).arg(&command))?);
+        }
+        Ok(Figure::more_is_better(name, "MB/s", median(&mut ours), "sshd", median(&mut theirs)))
+    }
+}
+
+/// A stock `sshd` on loopback that takes the same key, and a configuration for the client.
+fn direct_sshd(dir: &Path, home: &Path) -> Result<(Sshd, PathBuf)> {
+    let folder = dir.join("sshd");
+    fs::create_dir_all(&folder)?;
+    fs::create_dir_all("/run/sshd").ok();
+    run("ssh-keygen").args("-q -t ed25519 -N").arg("").arg("-f").arg(folder.join("host")).go()?.ok()?;
+    fs::copy(home.join("id_ed25519.pub"), folder.join("authorized_keys"))?;
+    let port = Ports::free()?.ssh;
+    let shown = folder.display();
+    fs::write(
+        folder.join("sshd_config"),
+        format!(
+            "ListenAddress 127.0.0.1\nPort {port}\nHostKey {shown}/host\nPidFile {shown}/pid\n\
+             AuthorizedKeysFile {shown}/authorized_keys\nPasswordAuthentication no\n\
+             KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nUsePAM no\n\
+             StrictModes no\nUseDNS no\nPrintMotd no\nPrintLastLog no\nLogLevel ERROR\n"
+        ),
+    )?;
+    let config = folder.join("ssh_config");
+    fs::write(
+        &config,
+        format!(
+            "Host direct\n HostName 127.0.0.1\n Port {port}\n IdentityFile {key}\n CertificateFile none\n\
+             \x20IdentitiesOnly yes\n IdentityAgent none\n BatchMode yes\n StrictHostKeyChecking no\n\
+             \x20UserKnownHostsFile /dev/null\n LogLevel ERROR\n",
+            key = home.join("id_ed25519").display()
+        ),
+    )?;
+    let child = Command::new("/usr/sbin/sshd")
+        .args(["-D", "-e", "-f"])
+        .arg(folder.join("sshd_config"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(folder.join("log"))?)
+        .spawn()
+        .context("cannot start sshd: run infra/setup")?;
+    let sshd = Sshd(child);
+    wait_for("sshd listens", Duration::from_secs(10), || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    })?;
+    Ok((sshd, config))
+}
