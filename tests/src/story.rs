@@ -220,10 +220,13 @@ impl Story {
     }
 
     fn combine(&self, object: &str, institutions: &[&str], out: &Path) -> Result<Ran> {
-        let mut combine =
-            run(binary("sekisho-shard")?).arg("combine").arg("--object").arg(object).arg("--out").arg(out);
+        let mut combine = run(binary("sekisho-shard")?)
+            .args("--quiet combine --object")
+            .arg(object)
+            .arg("--output")
+            .arg(out);
         for institution in institutions {
-            combine = combine.arg("--backend").arg(self.node()?.backend(institution));
+            combine = combine.arg(self.node()?.backend(institution));
         }
         combine.go()
     }
