@@ -9,10 +9,13 @@ mod integrator;
 mod log;
 mod note;
 mod ocsf;
+mod proof;
+mod reader;
 mod recover;
 mod shared;
 mod tiles;
 mod tree;
+mod verify;
 mod wal;
 mod writer;
 
@@ -25,8 +28,11 @@ pub use event::{
 };
 pub use log::{Index, Log};
 pub use note::{Checkpoint, KeyError, LogKey, LogPublicKey, NoteError};
+pub use proof::{Proof, ProofError};
+pub use reader::Reader;
 pub use tiles::{BundleFault, parse_bundle};
 pub use tree::{Hash, leaf_hash, verify_consistency, verify_inclusion};
+pub use verify::{VerifyError, VerifyReport, verify_dir};
 pub use wal::{Batch, BatchFault, parse_batch};
 
 /// How a log behaves.

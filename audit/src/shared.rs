@@ -12,6 +12,9 @@ use tokio::sync::watch;
 use crate::wal::{Segment, read_batch};
 use crate::{LogKey, ReadError, tiles};
 
+/// Entries with their indices.
+type Entries = Vec<(u64, Vec<u8>)>;
+
 /// How much of a log is safe, and whether it still works.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
@@ -60,7 +63,7 @@ impl Shared {
     }
 
     /// Durable entries from `from` on, at most `max`.
-    pub(crate) fn read(&self, from: u64, max: usize) -> Result<Vec<(u64, Vec<u8>)>, ReadError> {
+    pub(crate) fn read(&self, from: u64, max: usize) -> Result<Entries, ReadError> {
         let end = self.state.borrow().durable;
         let mut found = Vec::new();
         let mut at = from;
@@ -80,7 +83,7 @@ impl Shared {
     }
 
     /// Entries from `index` to the end of its batch, if the write-ahead log still has it.
-    fn read_batch_of(&self, index: u64, max: usize) -> Option<Result<Vec<(u64, Vec<u8>)>, ReadError>> {
+    fn read_batch_of(&self, index: u64, max: usize) -> Option<Result<Entries, ReadError>> {
         let (place, file, path) = lock(&self.segments).iter().find_map(|s| s.find(index))?;
         Some(read_batch(place, &file, &path).map(|(batch, bytes)| {
             let skip = (index - batch.first) as usize;
@@ -90,7 +93,7 @@ impl Shared {
     }
 
     /// Entries that a checkpoint covers, from the bundles.
-    fn read_published(&self, from: u64, max: usize) -> Result<Vec<(u64, Vec<u8>)>, ReadError> {
+    fn read_published(&self, from: u64, max: usize) -> Result<Entries, ReadError> {
         loop {
             let size = lock(&self.published).size;
             match tiles::read_range(&self.dir, from, max, size) {

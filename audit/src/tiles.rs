@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -212,12 +213,12 @@ impl Nodes for TileNodes<'_> {
         let kind = Kind::Level(tile_level as u8);
         let tile = Tile::at(kind, start / WIDTH as u64, self.size).ok_or_else(outside)?;
         let mut seen = self.seen.borrow_mut();
-        if !seen.contains_key(&tile) {
-            seen.insert(tile, read_hashes(self.dir, tile)?);
-        }
+        let hashes = match seen.entry(tile) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(read_hashes(self.dir, tile)?),
+        };
         let from = (start % WIDTH as u64) as usize;
-        let hashes = seen[&tile].get(from..from + (1 << inside)).ok_or_else(outside)?;
-        Ok(reduce(hashes))
+        Ok(reduce(hashes.get(from..from + (1 << inside)).ok_or_else(outside)?))
     }
 }
 

@@ -1,0 +1,102 @@
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::log::check_sizes;
+use crate::tiles::{TileNodes, read_range};
+use crate::tree::{consistency, inclusion};
+use crate::{Checkpoint, Hash, LogPublicKey, Proof, ReadError};
+
+/// How often a read begins anew because a checkpoint came in between.
+const ATTEMPTS: u32 = 20;
+
+/// Reads a log without the process that writes it: all that a signed checkpoint covers.
+///
+/// It changes nothing and may be used while the log grows. It trusts the key in the folder; who
+/// wants to know that the folder itself was not exchanged compares [`Reader::key`] with a copy.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    dir: PathBuf,
+    key: LogPublicKey,
+}
+
+impl Reader {
+    /// Opens the log in `dir` for reading.
+    pub fn open(dir: &Path) -> Result<Reader, ReadError> {
+        let path = dir.join("key.pub");
+        let text = read(&path)?;
+        let key = std::str::from_utf8(&text).ok().and_then(|text| text.trim_end().parse().ok());
+        let key = key.ok_or_else(|| damaged(&path, "it holds no key of a log"))?;
+        Ok(Reader { dir: dir.to_owned(), key })
+    }
+
+    /// The key whose signature the checkpoints must have.
+    pub fn key(&self) -> &LogPublicKey {
+        &self.key
+    }
+
+    /// The last checkpoint, with the signed note it stands in.
+    pub fn checkpoint(&self) -> Result<(Checkpoint, String), ReadError> {
+        let path = self.dir.join("checkpoint");
+        let note = read(&path)?;
+        let checkpoint = Checkpoint::open(&note, &self.key).map_err(|fault| damaged(&path, fault))?;
+        Ok((checkpoint, String::from_utf8_lossy(&note).into_owned()))
+    }
+
+    /// Up to `max` entries from index `from` on; none if there are no more yet.
+    pub fn read(&self, from: u64, max: usize) -> Result<Vec<(u64, Vec<u8>)>, ReadError> {
+        self.at_checkpoint(|checkpoint, _| read_range(&self.dir, from, max, checkpoint.size))
+    }
+
+    /// Evidence for one entry, as the last checkpoint covers it.
+    pub fn proof(&self, index: u64) -> Result<Proof, ReadError> {
+        self.at_checkpoint(|checkpoint, note| {
+            let size = checkpoint.size;
+            check_sizes(index.checked_add(1), size, size)
+                .map_err(|_| ReadError::Outside { asked: index, size })?;
+            let entries = read_range(&self.dir, index, 1, size)?;
+            let entry = entries.into_iter().next().map(|(_, entry)| entry);
+            let entry = entry.ok_or(ReadError::Outside { asked: index, size })?;
+            let hashes = inclusion(&TileNodes::new(&self.dir, size), index, size)?;
+            Ok(Proof { index, entry, hashes, checkpoint: note.to_owned() })
+        })
+    }
+
+    /// The hashes that show that the last checkpoint continues the log of `old` entries.
+    pub fn consistency_proof(&self, old: u64) -> Result<(Checkpoint, Vec<Hash>), ReadError> {
+        self.at_checkpoint(|checkpoint, _| {
+            check_sizes(Some(old), checkpoint.size, checkpoint.size)?;
+            let hashes = consistency(&TileNodes::new(&self.dir, checkpoint.size), old, checkpoint.size)?;
+            Ok((checkpoint.clone(), hashes))
+        })
+    }
+
+    /// Partial tiles of a checkpoint go away some time after the next: then the work begins anew.
+    fn at_checkpoint<T>(
+        &self,
+        work: impl Fn(&Checkpoint, &str) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let mut attempt = 1;
+        loop {
+            let (checkpoint, note) = self.checkpoint()?;
+            match work(&checkpoint, &note) {
+                Err(ReadError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound
+                        && attempt < ATTEMPTS
+                        && self.checkpoint()?.0 != checkpoint =>
+                {
+                    attempt += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
+    fs::read(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })
+}
+
+fn damaged(path: &Path, what: impl ToString) -> ReadError {
+    ReadError::Damaged { path: path.to_owned(), what: what.to_string() }
+}

@@ -1,0 +1,350 @@
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use crate::disk::{files_under, is_temporary};
+use crate::tiles::{Kind, Tile, parse_bundle, push_entry};
+use crate::tree::{Edge, Hash, WIDTH, leaf_hash};
+use crate::wal::{Segment, Tail, segments_in};
+use crate::{Checkpoint, LogPublicKey, ReadError};
+
+/// What a log was found to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// How many entries the checkpoint covers.
+    pub size: u64,
+    /// How many entries there are, those with it that no checkpoint covers yet.
+    pub entries: u64,
+    /// The root over the first `size` of them, recomputed from their bytes.
+    pub root: Hash,
+    /// The signed checkpoint.
+    pub checkpoint: String,
+    /// How many bytes were read and found to be what they should.
+    pub bytes: u64,
+    /// Bytes at the end of the write-ahead log of a write that was not completed. Such a write was
+    /// not acknowledged; opening the log cuts it off.
+    pub unfinished: u64,
+    /// Whether a process has the log open.
+    pub live: bool,
+}
+
+/// What is wrong with a log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct VerifyError {
+    /// The sentence for a person; it names the file.
+    pub what: String,
+    /// The first entry concerned, where one can be named.
+    pub index: Option<u64>,
+}
+
+/// How often a log that changes while it is read is looked at before a fault counts.
+const ATTEMPTS: u32 = 5;
+
+/// Reads every byte of the log in `dir`: recomputes all hashes from the entries, and compares the
+/// write-ahead log, the bundles, the tiles and the signed checkpoint with one another and `key`.
+///
+/// It changes nothing and may run while the log grows. It needs memory for the write-ahead log
+/// (a few megabytes) and a few bytes for each tile.
+pub fn verify_dir(dir: &Path, key: &LogPublicKey) -> Result<VerifyReport, VerifyError> {
+    let mut attempt = 1;
+    loop {
+        let before = fs::read(dir.join("checkpoint")).ok();
+        let live = is_live(dir);
+        let result = verify_once(dir, key, live);
+        let moved = fs::read(dir.join("checkpoint")).ok() != before;
+        if result.is_ok() || !moved || attempt == ATTEMPTS {
+            return result;
+        }
+        attempt += 1;
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn verify_once(dir: &Path, key: &LogPublicKey, live: bool) -> Result<VerifyReport, VerifyError> {
+    let key_file = read(dir, Path::new("key.pub"))?;
+    if key_file != format!("{key}\n").as_bytes() {
+        return Err(fault("key.pub is not the key that was expected", None));
+    }
+    let note = read(dir, Path::new("checkpoint"))?;
+    let checkpoint = Checkpoint::open(&note, key).map_err(|e| fault(format!("checkpoint: {e}"), None))?;
+    let wal = WalHashes::read(dir, &checkpoint, live)?;
+    let mut walk = Walk {
+        dir,
+        live,
+        size: checkpoint.size,
+        files: list_tiles(dir)?,
+        edge: Edge::default(),
+        bundle: Vec::new(),
+        bytes: (key_file.len() + note.len()) as u64 + wal.bytes,
+        root: None,
+    };
+    walk.bundles(&wal)?;
+    let entries = walk.rest(&wal)?;
+    if walk.root != Some(checkpoint.root) {
+        let what = match walk.root {
+            Some(_) => format!("the {} entries have another root than the checkpoint says", walk.size),
+            None => format!("there are {entries} entries, the checkpoint covers {}", walk.size),
+        };
+        return Err(fault(what, None));
+    }
+    let stray = walk.files.iter().find(|tile| !live || tile.needs().is_some_and(|n| n <= entries));
+    if let Some(tile) = stray {
+        return Err(fault(format!("{} does not belong to the log", tile.path().display()), None));
+    }
+    Ok(VerifyReport {
+        size: checkpoint.size,
+        entries,
+        root: checkpoint.root,
+        checkpoint: String::from_utf8_lossy(&note).into_owned(),
+        bytes: walk.bytes,
+        unfinished: wal.unfinished,
+        live,
+    })
+}
+
+fn fault(what: impl Into<String>, index: Option<u64>) -> VerifyError {
+    VerifyError { what: what.into(), index }
+}
+
+fn read(dir: &Path, path: &Path) -> Result<Vec<u8>, VerifyError> {
+    fs::read(dir.join(path)).map_err(|e| fault(format!("{} cannot be read: {e}", path.display()), None))
+}
+
+fn is_live(dir: &Path) -> bool {
+    // The lock is given back at once, so that a node can start while its log is verified.
+    File::open(dir.join("lock")).is_ok_and(|f| matches!(f.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+fn list_tiles(dir: &Path) -> Result<BTreeSet<Tile>, VerifyError> {
+    let unreadable = |e: io::Error| fault(format!("tile cannot be listed: {e}"), None);
+    let mut tiles = BTreeSet::new();
+    for path in files_under(&dir.join("tile")).map_err(unreadable)? {
+        if is_temporary(&path) {
+            continue;
+        }
+        let inside = path.strip_prefix(dir).unwrap_or(&path);
+        let tile = Tile::from_path(inside);
+        tiles.insert(
+            tile.ok_or_else(|| fault(format!("{} does not belong to the log", inside.display()), None))?,
+        );
+    }
+    Ok(tiles)
+}
+
+/// The leaf hashes of what the write-ahead log still has.
+struct WalHashes {
+    first: u64,
+    hashes: Vec<Hash>,
+    bytes: u64,
+    unfinished: u64,
+}
+
+impl WalHashes {
+    fn read(dir: &Path, checkpoint: &Checkpoint, live: bool) -> Result<WalHashes, VerifyError> {
+        let unreadable = |e: io::Error| fault(format!("wal cannot be listed: {e}"), None);
+        let paths = segments_in(&dir.join("wal")).map_err(unreadable)?;
+        let mut wal = WalHashes { first: 0, hashes: Vec::new(), bytes: 0, unfinished: 0 };
+        for (i, path) in paths.iter().enumerate() {
+            let name = path.strip_prefix(dir).unwrap_or(path).display();
+            let hashes = &mut wal.hashes;
+            let (segment, tail) = Segment::scan::<ReadError>(path, |_, entry| {
+                hashes.push(leaf_hash(entry));
+                Ok(())
+            })
+            .map_err(|e| fault(e.to_string(), None))?;
+            if i == 0 {
+                wal.first = segment.first;
+            }
+            if wal.first + wal.hashes.len() as u64 != segment.next {
+                let what = format!("entries are missing between {name} and the file before it");
+                return Err(fault(what, Some(segment.first)));
+            }
+            wal.bytes += segment.len;
+            match tail {
+                Tail::Clean => {}
+                Tail::Torn(_) if i + 1 == paths.len() && segment.next >= checkpoint.size => {
+                    let len = fs::metadata(path).map_or(segment.len, |m| m.len());
+                    wal.unfinished = len.saturating_sub(segment.len);
+                }
+                Tail::Torn(cause) | Tail::Damaged(cause) => {
+                    let what = format!("{name}, byte {}: {cause}", segment.len);
+                    return Err(fault(what, Some(segment.next)));
+                }
+            }
+        }
+        if !live && wal.end() < checkpoint.size {
+            let (end, size) = (wal.end(), checkpoint.size);
+            return Err(fault(
+                format!("wal ends after {end} entries, the checkpoint covers {size}"),
+                Some(end),
+            ));
+        }
+        Ok(wal)
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.hashes.len() as u64
+    }
+
+    fn at(&self, index: u64) -> Option<&Hash> {
+        self.hashes.get(usize::try_from(index.checked_sub(self.first)?).ok()?)
+    }
+}
+
+/// Goes through the entries in order and compares every file it passes.
+struct Walk<'a> {
+    dir: &'a Path,
+    live: bool,
+    /// What the checkpoint covers.
+    size: u64,
+    /// The files that are there and were not compared yet.
+    files: BTreeSet<Tile>,
+    edge: Edge,
+    /// The bytes of the bundle that is being read.
+    bundle: Vec<u8>,
+    bytes: u64,
+    root: Option<Hash>,
+}
+
+impl Walk<'_> {
+    /// All entries that are in bundles.
+    fn bundles(&mut self, wal: &WalHashes) -> Result<(), VerifyError> {
+        self.note_root();
+        for n in 0.. {
+            let widest = Tile { kind: Kind::Entries, n, width: WIDTH as u16 };
+            let narrowest = Tile { width: 1, ..widest };
+            let Some(source) = self.files.range(narrowest..=widest).next_back().copied() else {
+                return Ok(());
+            };
+            let path = source.path();
+            let name = path.display();
+            let Some(bytes) = self.read(source)? else { return Ok(()) };
+            self.files.remove(&source);
+            let first = n * WIDTH as u64;
+            let entries = parse_bundle(&bytes).map_err(|e| fault(format!("{name}: {e}"), Some(first)))?;
+            if entries.len() != usize::from(source.width) {
+                return Err(fault(format!("{name} has {} entries", entries.len()), Some(first)));
+            }
+            self.bundle.clear();
+            for entry in entries {
+                let (index, leaf) = (self.edge.size(), leaf_hash(entry));
+                if wal.at(index).is_some_and(|known| *known != leaf) {
+                    return Err(fault(
+                        format!("entry {index} in {name} differs from the one in wal"),
+                        Some(index),
+                    ));
+                }
+                push_entry(&mut self.bundle, entry);
+                let narrower = Tile { width: (index - first + 1) as u16, ..source };
+                if narrower != source {
+                    self.compare_bundle(narrower)?;
+                }
+                self.push(leaf)?;
+            }
+            if source.is_partial() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries that only the write-ahead log has. Returns how many there are in all.
+    fn rest(&mut self, wal: &WalHashes) -> Result<u64, VerifyError> {
+        let from = self.edge.size();
+        if from < self.size && !self.live {
+            let tile = Tile::at(Kind::Entries, from / WIDTH as u64, self.size);
+            let path = tile.map(|tile| tile.path().display().to_string()).unwrap_or_default();
+            return Err(fault(format!("{path} is missing"), Some(from)));
+        }
+        while let Some(leaf) = wal.at(self.edge.size()) {
+            self.push(*leaf)?;
+        }
+        Ok(self.edge.size())
+    }
+
+    fn compare_bundle(&mut self, tile: Tile) -> Result<(), VerifyError> {
+        if self.files.remove(&tile) {
+            if let Some(bytes) = self.read(tile)?
+                && bytes != self.bundle
+            {
+                let what = format!("{} differs from a later copy of its entries", tile.path().display());
+                return Err(fault(what, Some(tile.n * WIDTH as u64)));
+            }
+        } else {
+            self.must_have(tile)?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, leaf: Hash) -> Result<(), VerifyError> {
+        let mut grown = Vec::new();
+        self.edge.push(leaf, |level, n, hashes| {
+            let tile = Tile { kind: Kind::Level(level as u8), n, width: hashes.len() as u16 };
+            // Only those are copied that a file is compared with.
+            let copy = if self.files.contains(&tile) { hashes.to_vec() } else { Vec::new() };
+            grown.push((tile, copy));
+            Ok(())
+        })?;
+        for (tile, hashes) in grown {
+            if self.files.remove(&tile) {
+                self.compare_tile(tile, &hashes)?;
+            } else {
+                self.must_have(tile)?;
+            }
+        }
+        self.note_root();
+        Ok(())
+    }
+
+    fn compare_tile(&mut self, tile: Tile, hashes: &[Hash]) -> Result<(), VerifyError> {
+        let Some(bytes) = self.read(tile)? else { return Ok(()) };
+        let expected = hashes.as_flattened();
+        if bytes == expected {
+            return Ok(());
+        }
+        let at =
+            bytes.iter().zip(expected).position(|(a, b)| a != b).unwrap_or(expected.len().min(bytes.len()));
+        let level = if let Kind::Level(level) = tile.kind { u32::from(level) } else { 0 };
+        let index = (tile.n * WIDTH as u64 + (at / 32) as u64) << (8 * level);
+        let bundle = Tile { kind: Kind::Entries, n: index / WIDTH as u64, width: WIDTH as u16 };
+        let what = format!(
+            "{}, byte {at}: not the hash of entry {index} and what follows it in {}",
+            tile.path().display(),
+            bundle.path().display()
+        );
+        Err(fault(what, Some(index)))
+    }
+
+    /// A file that the checkpoint needs and that was not there when the files were listed.
+    fn must_have(&self, tile: Tile) -> Result<(), VerifyError> {
+        let covered = Tile::at(tile.kind, tile.n, self.size) == Some(tile);
+        if covered && !(self.live && tile.is_partial()) {
+            let index = tile.needs().map(|n| n - 1);
+            return Err(fault(format!("{} is missing", tile.path().display()), index));
+        }
+        Ok(())
+    }
+
+    /// None: gone since the files were listed, because something newer took its place.
+    fn read(&mut self, tile: Tile) -> Result<Option<Vec<u8>>, VerifyError> {
+        let path = tile.path();
+        match fs::read(self.dir.join(&path)) {
+            Ok(bytes) => {
+                self.bytes += bytes.len() as u64;
+                Ok(Some(bytes))
+            }
+            Err(e) if self.live && tile.is_partial() && e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(fault(format!("{} cannot be read: {e}", path.display()), None)),
+        }
+    }
+
+    fn note_root(&mut self) {
+        if self.edge.size() == self.size {
+            self.root = Some(self.edge.root());
+        }
+    }
+}
