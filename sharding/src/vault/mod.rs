@@ -16,6 +16,7 @@ mod deposit;
 mod fault;
 mod pool;
 mod reader;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub use backend::Backend;
 pub use deposit::{DepositError, Deposited};
 pub use fault::{Fault, FaultKind, FaultSink, IgnoreFaults};
 pub use reader::{MAX_READ, ObjectReader, ReadError};
+pub use verify::{BackendState, Found, Verification};
 
 use crate::codec::{CodecError, Threshold};
 use pool::Pool;

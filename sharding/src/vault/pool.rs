@@ -176,7 +176,7 @@ impl Pool {
         let _ = timeout(self.options.read_timeout, self.remotes[remote].backend.store.delete(&path)).await;
     }
 
-    async fn timed<T, F>(
+    pub(super) async fn timed<T, F>(
         &self,
         remote: usize,
         work: impl FnOnce(Arc<dyn ObjectStore>) -> F,
