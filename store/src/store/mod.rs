@@ -125,3 +125,37 @@ async fn bump(tx: &DatabaseTransaction) -> Result<u64, StoreError> {
     row.update(tx).await?;
     u64::try_from(next).map_err(|_| damaged("the policy epoch", "number"))
 }
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::{ConnectionTrait, Statement};
+
+    use super::*;
+
+    async fn pragma(db: &DatabaseConnection, name: &str) -> i64 {
+        let statement = Statement::from_string(db.get_database_backend(), format!("PRAGMA {name}"));
+        db.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_connection_is_set_up_to_be_durable_and_strict() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("records.sqlite")).await.unwrap();
+        for db in [&store.writer, &store.readers] {
+            assert_eq!(pragma(db, "synchronous").await, 2, "FULL");
+            assert_eq!(pragma(db, "foreign_keys").await, 1);
+            assert_eq!(pragma(db, "busy_timeout").await, 10_000);
+            assert_eq!(pragma(db, "trusted_schema").await, 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_that_is_given_up_leaves_the_connection_free() {
+        let store = Store::in_memory().await.unwrap();
+        let before = store.policy_epoch().await.unwrap();
+        let tx = store.write().await.unwrap();
+        bump(&tx).await.unwrap();
+        drop(tx);
+        assert_eq!(store.policy_epoch().await.unwrap(), before);
+    }
+}
