@@ -1,0 +1,412 @@
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Sekisho: the gate of the genome enclave.
+///
+/// Researchers: `login`, then `ssh` and `put`. Programme staff: `person`, `study`, `member`,
+/// `dataset`, `grant`, `agent`, `service`. Auditors: `audit`. Operators: `up`, `status`.
+///
+/// Messages are in Japanese when LANG, LC_ALL or SEKISHO_LANG says so.
+#[derive(Debug, Parser)]
+#[command(name = "sekisho", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 done · 1 failed · 2 usage · 69 something did not answer, try later · 77 refused.\n\
+    `sekisho ssh` ends with the exit code of the remote command, or 255 as OpenSSH does."
+)]
+pub struct Cli {
+    /// Folder of this device's keys and certificates [default: ~/.sekisho].
+    #[arg(long, env = "SEKISHO_HOME", global = true, value_name = "FOLDER")]
+    pub home: Option<PathBuf>,
+    /// Print results (and errors) as JSON on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run one node: signer, broker and agent, in one folder.
+    Up(Up),
+    /// Prove who you are; get certificates of minutes for SSH and the API.
+    ///
+    /// The first login on a device takes a one-time token and enrols the key that is made here.
+    /// Later ones prove possession of that key; `sekisho login` alone then repeats the last one.
+    Login(Login),
+    /// Open a shell in a study's workspace, or run a command there, with the stock OpenSSH client.
+    Ssh(Ssh),
+    /// Deposit files in a dataset, encrypted on this device for the intake enclave (Crypt4GH).
+    Put(Put),
+    /// People of the programme.
+    #[command(subcommand)]
+    Person(Person),
+    /// Studies that the committee approved.
+    #[command(subcommand)]
+    Study(Study),
+    /// Members of a study.
+    #[command(subcommand)]
+    Member(Member),
+    /// Datasets and their conditions of use.
+    #[command(subcommand)]
+    Dataset(Dataset),
+    /// Grants: which study may use which dataset, and until when.
+    #[command(subcommand)]
+    Grant(Grant),
+    /// Stored files.
+    #[command(subcommand)]
+    Object(Object),
+    /// Agents: the processes that run workspaces.
+    #[command(subcommand)]
+    Agent(Agent),
+    /// Services that need a certificate, such as the SIEM collector.
+    #[command(subcommand)]
+    Service(Service),
+    /// Read an audit log offline: verify it, follow it, prove an entry.
+    #[command(subcommand)]
+    Audit(Audit),
+    /// How the node is.
+    Status(Status),
+}
+
+/// Options of `up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// The node's folder; made when absent, continued when it is a node's.
+    #[arg(long, value_name = "FOLDER")]
+    pub dir: PathBuf,
+    /// Address of the SSH door [default at first: 127.0.0.1:2222; port 0 takes a free one].
+    #[arg(long, value_name = "ADDRESS")]
+    pub ssh: Option<std::net::SocketAddr>,
+    /// Address of the HTTPS API [default at first: 127.0.0.1:8443].
+    #[arg(long, value_name = "ADDRESS")]
+    pub api: Option<std::net::SocketAddr>,
+    /// Address for agents, QUIC over UDP [default at first: 127.0.0.1:8444].
+    #[arg(long, value_name = "ADDRESS")]
+    pub agents: Option<std::net::SocketAddr>,
+    /// A name by which people reach this node; may be given several times [default at first: localhost].
+    #[arg(long = "host", value_name = "NAME")]
+    pub hosts: Vec<String>,
+    /// Trust domain of the certificates [default at first: sekisho.test].
+    #[arg(long, value_name = "DOMAIN")]
+    pub trust_domain: Option<String>,
+    /// How many shares a file is rebuilt from [default at first: 3].
+    #[arg(long)]
+    pub k: Option<u8>,
+    /// Where shares lie, NAME=FOLDER, several times
+    /// [default at first: hokkaido, tohoku, kanto, kansai and kyushu under DIR/backends].
+    #[arg(long = "backend", value_name = "NAME=FOLDER", value_parser = backend)]
+    pub backends: Vec<(String, PathBuf)>,
+    /// SIEM collector (RFC 5424 over TLS) [default: none].
+    #[arg(long, value_name = "HOST:PORT", requires = "siem_name")]
+    pub siem: Option<String>,
+    /// Name in the collector's certificate.
+    #[arg(long, value_name = "NAME", requires = "siem")]
+    pub siem_name: Option<String>,
+    /// User that broker and signer become when started as root [default at first: sekisho].
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+}
+
+fn backend(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, folder) = text.split_once('=').ok_or("write NAME=FOLDER")?;
+    model::BackendId::from_name(name).map_err(|e| e.to_string())?;
+    if folder.is_empty() {
+        return Err("the folder is missing after '='".to_owned());
+    }
+    Ok((name.to_owned(), PathBuf::from(folder)))
+}
+
+/// Options of `login`.
+#[derive(Debug, Args)]
+pub struct Login {
+    /// The broker, such as https://gate.example.org:8443.
+    #[arg(long, env = "SEKISHO_API", value_name = "URL")]
+    pub api: Option<String>,
+    /// Your name in the programme.
+    #[arg(long, value_name = "NAME")]
+    pub person: Option<String>,
+    /// One-time token from the programme office; enrols this device.
+    #[arg(long, env = "SEKISHO_TOKEN", hide_env_values = true, value_name = "skt1…")]
+    pub token: Option<String>,
+    /// How long the certificates should live, when that is less than they may: 90s, 10m.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub lifetime: Option<std::time::Duration>,
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let (number, unit) = match text.strip_suffix('m') {
+        Some(number) => (number, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let number: u32 =
+        number.parse().map_err(|_| "write a number of seconds or minutes, such as 90s or 10m".to_owned())?;
+    Ok(std::time::Duration::from_secs(u64::from(number) * unit))
+}
+
+/// Options of `ssh`.
+#[derive(Debug, Args)]
+pub struct Ssh {
+    /// The study.
+    pub study: String,
+    /// The command to run there; a shell when none is given.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+/// Options of `put`.
+#[derive(Debug, Args)]
+pub struct Put {
+    /// The files.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// The dataset.
+    #[arg(long)]
+    pub dataset: String,
+    /// Name in the dataset [default: the file's own].
+    #[arg(long)]
+    pub name: Option<String>,
+}
+
+/// `person …`
+#[derive(Debug, Subcommand)]
+pub enum Person {
+    /// Make a person known.
+    Create {
+        /// Short name, such as alice.
+        person: String,
+        /// The name people know them by [default: the short name].
+        #[arg(long)]
+        name: Option<String>,
+        /// Role in the programme: steward, security or operator; may be given several times.
+        #[arg(long = "role")]
+        roles: Vec<String>,
+    },
+    /// Make a one-time token with which their device enrols.
+    Token {
+        /// Who.
+        person: String,
+    },
+    /// Lock out: no certificate, no session, and every running session ends.
+    Lock {
+        /// Who.
+        person: String,
+        /// Why; it is recorded, and shown to the person.
+        #[arg(long)]
+        reason: String,
+    },
+    /// List people.
+    List,
+}
+
+/// `study …`
+#[derive(Debug, Subcommand)]
+pub enum Study {
+    /// Register an approved study.
+    Create {
+        /// Short name, such as brca; it is also the SSH user name.
+        study: String,
+        /// Its title.
+        #[arg(long)]
+        title: String,
+        /// What it was approved for: DS:MONDO:0007254, HMB, POA, GRU, MDS …; may be given several times.
+        #[arg(long = "purpose", required = true)]
+        purposes: Vec<String>,
+        /// End of the approval: a date (its end, UTC) or an instant such as 2027-03-31T15:00:00Z.
+        #[arg(long)]
+        until: String,
+    },
+    /// List studies.
+    List,
+}
+
+/// `member …`
+#[derive(Debug, Subcommand)]
+pub enum Member {
+    /// Give a person a role in a study.
+    Add {
+        /// The study.
+        study: String,
+        /// The person.
+        person: String,
+        /// The role: researcher or lead.
+        #[arg(long, default_value = "researcher")]
+        role: String,
+    },
+}
+
+/// `dataset …`
+#[derive(Debug, Subcommand)]
+pub enum Dataset {
+    /// Register a dataset.
+    Create {
+        /// Short name.
+        dataset: String,
+        /// Its title.
+        #[arg(long)]
+        title: String,
+        /// Conditions of use, DUO codes joined by commas, such as DS:MONDO:0007254,NPU; given
+        /// several times, one of the sets must fit.
+        #[arg(long = "condition", required = true)]
+        conditions: Vec<String>,
+    },
+    /// List datasets.
+    List,
+}
+
+/// `grant …`
+#[derive(Debug, Subcommand)]
+pub enum Grant {
+    /// Let a study use a dataset.
+    Create {
+        /// The study.
+        #[arg(long)]
+        study: String,
+        /// The dataset.
+        #[arg(long)]
+        dataset: String,
+        /// Who in the study: role:researcher, role:lead, or a person (u:alice).
+        #[arg(long = "to", default_value = "role:researcher")]
+        grantee: String,
+        /// Until when: a date (its end, UTC) or an instant.
+        #[arg(long)]
+        until: String,
+    },
+    /// Take a grant back; every session that rests on it ends at once.
+    Revoke {
+        /// The grant.
+        grant: String,
+        /// Why; it is recorded, and shown to those whose sessions end.
+        #[arg(long)]
+        reason: String,
+    },
+    /// List grants.
+    List,
+}
+
+/// `object …`
+#[derive(Debug, Subcommand)]
+pub enum Object {
+    /// List stored files.
+    List,
+}
+
+/// `agent …`
+#[derive(Debug, Subcommand)]
+pub enum Agent {
+    /// Make a one-time token with which an agent enrols.
+    Token {
+        /// The agent.
+        agent: String,
+    },
+    /// List agents.
+    List,
+}
+
+/// `service …`
+#[derive(Debug, Subcommand)]
+pub enum Service {
+    /// Make a key here and have a certificate for it issued; writes key.pem, cert.pem and ca.pem.
+    Certificate {
+        /// The service.
+        service: String,
+        /// Host name in the certificate; may be given several times.
+        #[arg(long = "dns", required = true)]
+        dns: Vec<String>,
+        /// Folder for the three files.
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
+    },
+}
+
+/// `audit …`
+#[derive(Debug, Subcommand)]
+pub enum Audit {
+    /// Read every byte of a log and check it against its signed checkpoint.
+    Verify(AuditLog),
+    /// Print the last entries.
+    Tail {
+        /// The log.
+        #[command(flatten)]
+        log: AuditLog,
+        /// How many.
+        #[arg(short = 'n', long, default_value_t = 10)]
+        count: u64,
+        /// Go on printing as entries arrive, until interrupted.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Print a proof that an entry is in the log (C2SP tlog-proof).
+    Proof {
+        /// The log.
+        #[command(flatten)]
+        log: AuditLog,
+        /// The entry's index.
+        index: u64,
+    },
+}
+
+/// Where a log is.
+#[derive(Debug, Args)]
+pub struct AuditLog {
+    /// The log's folder, such as NODE/broker/audit (the node's folder is understood too).
+    #[arg(long, value_name = "FOLDER")]
+    pub dir: PathBuf,
+    /// File of the log's public key, from where you trust it [default: key.pub in the folder].
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+}
+
+/// Options of `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The broker [default: that of the last login].
+    #[arg(long, env = "SEKISHO_API", value_name = "URL")]
+    pub api: Option<String>,
+    /// The folder of a node on this machine; its address is read from there.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "api")]
+    pub dir: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_remote_command_keeps_its_options() {
+        let cli = Cli::try_parse_from(["sekisho", "ssh", "brca", "ls", "-l", "--", "x"]).unwrap();
+        let Command::Ssh(ssh) = cli.command else { panic!("not ssh") };
+        assert_eq!((ssh.study.as_str(), ssh.command.join(" ").as_str()), ("brca", "ls -l -- x"));
+    }
+
+    #[test]
+    fn a_backend_is_a_name_and_a_folder() {
+        assert_eq!(backend("kanto=/mnt/a=b").unwrap(), ("kanto".to_owned(), PathBuf::from("/mnt/a=b")));
+        assert!(backend("kanto").is_err() && backend("kanto=").is_err() && backend("K=/x").is_err());
+    }
+
+    #[test]
+    fn durations() {
+        let secs = |text: &str| duration(text).map(|d| d.as_secs());
+        assert_eq!((secs("2s"), secs("10m"), secs("7")), (Ok(2), Ok(600), Ok(7)));
+        assert!(secs("1h").is_err() && secs("-1").is_err() && secs("").is_err());
+    }
+
+    #[test]
+    fn siem_needs_its_name() {
+        assert!(Cli::try_parse_from(["sekisho", "up", "--dir", "d", "--siem", "h:6514"]).is_err());
+        assert!(
+            Cli::try_parse_from(["sekisho", "up", "--dir", "d", "--siem", "h:6514", "--siem-name", "h"])
+                .is_ok()
+        );
+    }
+}

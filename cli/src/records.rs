@@ -1,0 +1,299 @@
+use std::path::Path;
+
+use certs::x509::KeyPair;
+use data_encoding::BASE64;
+use model::{AgentId, DatasetId, GrantId, PersonId, RoleId, StudyId, Timestamp};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::api::{Api, TokenAnswer, printable};
+use crate::args::{Agent, Command, Dataset, Grant, Member, Object, Person, Service, Study};
+use crate::fault::{Fault, Message};
+use crate::home::{self, Home, Mode, bad_file};
+use crate::{Surroundings, login, say, table};
+
+/// The commands that keep the programme's records: one question to the broker each.
+pub async fn records(around: &Surroundings, home: &Home, command: &Command) -> Result<(), Fault> {
+    if let Command::Service(Service::Certificate { service, dns, out }) = command {
+        return certificate(around, home, service, dns, out).await;
+    }
+    let Some(ask) = ask(command)? else { return Ok(()) };
+    let api = login::authenticated(around, home).await?;
+    let answer: Value = match &ask.body {
+        Some(body) => api.post(&ask.path, body).await,
+        None => api.get(&ask.path).await,
+    }
+    .map_err(|e| e.into_fault(api.url()))?;
+    if around.json {
+        around.print_json(&answer);
+        return Ok(());
+    }
+    tell(around, &api, ask.then, &answer)
+}
+
+/// What is asked, and how its answer is told.
+#[derive(Debug)]
+struct Ask {
+    path: String,
+    body: Option<Value>,
+    then: Then,
+}
+
+#[derive(Debug)]
+enum Then {
+    Say(Message),
+    Grant { study: StudyId, dataset: DatasetId, until: Timestamp },
+    Token { subject: String, person: Option<PersonId> },
+    List,
+}
+
+fn ask(command: &Command) -> Result<Option<Ask>, Fault> {
+    let list = |path: &str| Ask { path: path.to_owned(), body: None, then: Then::List };
+    let post = |path: String, body: Value, then: Then| Ask { path, body: Some(body), then };
+    let created = |what: &str| Then::Say(say!(Created, what = what));
+    Ok(Some(match command {
+        Command::Person(Person::List) => list("/v1/people"),
+        Command::Person(Person::Create { person, name, roles }) => {
+            let id = login::person_id(person)?;
+            let roles: Vec<RoleId> = roles.iter().map(|r| role_id(r)).collect::<Result<_, _>>()?;
+            let name = name.as_deref().unwrap_or(id.name());
+            let body = json!({"person": id, "name": name, "roles": roles});
+            post("/v1/people".to_owned(), body, created(id.as_str()))
+        }
+        Command::Person(Person::Token { person }) => {
+            let id = login::person_id(person)?;
+            let path = format!("/v1/people/{id}/token");
+            post(path, json!({}), Then::Token { subject: id.to_string(), person: Some(id) })
+        }
+        Command::Person(Person::Lock { person, reason }) => {
+            let id = login::person_id(person)?;
+            let path = format!("/v1/people/{id}/lock");
+            post(path, json!({"reason": reason}), Then::Say(say!(LockedOut, person = id)))
+        }
+        Command::Study(Study::List) => list("/v1/studies"),
+        Command::Study(Study::Create { study, title, purposes, until }) => {
+            let id = study_id(study)?;
+            let body = json!({"study": id, "title": title, "purposes": purposes, "until": instant(until)?});
+            post("/v1/studies".to_owned(), body, created(id.as_str()))
+        }
+        Command::Member(Member::Add { study, person, role }) => {
+            let (study, person, role) = (study_id(study)?, login::person_id(person)?, role_id(role)?);
+            let path = format!("/v1/studies/{study}/members");
+            let said = say!(Added, person = person, role = role, study = study);
+            post(path, json!({"person": person, "role": role}), Then::Say(said))
+        }
+        Command::Dataset(Dataset::List) => list("/v1/datasets"),
+        Command::Dataset(Dataset::Create { dataset, title, conditions }) => {
+            let id = dataset_id(dataset)?;
+            let sets: Vec<Vec<&str>> = conditions
+                .iter()
+                .map(|set| set.split(',').map(str::trim).filter(|c| !c.is_empty()).collect())
+                .collect();
+            let body = json!({"dataset": id, "title": title, "conditions": sets});
+            post("/v1/datasets".to_owned(), body, created(id.as_str()))
+        }
+        Command::Grant(Grant::List) => list("/v1/grants"),
+        Command::Grant(Grant::Create { study, dataset, grantee, until }) => {
+            let (study, dataset, until) = (study_id(study)?, dataset_id(dataset)?, instant(until)?);
+            let grantee = if grantee.starts_with(RoleId::PREFIX) {
+                role_id(grantee)?.to_string()
+            } else {
+                login::person_id(grantee)?.to_string()
+            };
+            let body = json!({"study": study, "dataset": dataset, "grantee": grantee, "until": until});
+            post("/v1/grants".to_owned(), body, Then::Grant { study, dataset, until })
+        }
+        Command::Grant(Grant::Revoke { grant, reason }) => {
+            let id = id(grant, GrantId::PREFIX, GrantId::from_name)?;
+            let path = format!("/v1/grants/{id}/revoke");
+            post(path, json!({"reason": reason}), Then::Say(say!(Revoked, grant = id)))
+        }
+        Command::Object(Object::List) => list("/v1/objects"),
+        Command::Agent(Agent::List) => list("/v1/agents"),
+        Command::Agent(Agent::Token { agent }) => {
+            let id = id(agent, AgentId::PREFIX, AgentId::from_name)?;
+            let then = Then::Token { subject: id.to_string(), person: None };
+            post("/v1/agents/token".to_owned(), json!({"agent": id}), then)
+        }
+        // The others are not about records, or were dealt with before.
+        Command::Service(_)
+        | Command::Up(_)
+        | Command::Login(_)
+        | Command::Ssh(_)
+        | Command::Put(_)
+        | Command::Audit(_)
+        | Command::Status(_) => return Ok(None),
+    }))
+}
+
+fn tell(around: &Surroundings, api: &Api, then: Then, answer: &Value) -> Result<(), Fault> {
+    match then {
+        Then::Say(said) => around.print(&said),
+        Then::Grant { study, dataset, until } => {
+            let grant = printable(answer["grant"].as_str().unwrap_or("grant"));
+            around.print(&say!(Granted, grant = grant, study = study, dataset = dataset, until = until));
+        }
+        Then::Token { subject, person } => {
+            let token: TokenAnswer = serde_json::from_value(answer.clone())
+                .map_err(|e| crate::api::ApiError::NotUnderstood(e.to_string()).into_fault(api.url()))?;
+            // The advice goes to the other stream, so that `$(sekisho person token …)` is the token.
+            eprintln!("{}", say!(TokenMade, subject = subject).text(around.lang));
+            around.line(&printable(&token.token));
+            if let Some(person) = person {
+                eprintln!("{}", say!(TokenUse, api = api.url(), name = person.name()).text(around.lang));
+            }
+        }
+        Then::List => match table::rows(answer) {
+            Some(rows) if rows.is_empty() => around.print(&say!(Nothing)),
+            Some(rows) => around.line(table::render(rows).trim_end()),
+            None => around.print_json(answer),
+        },
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct CertificateAnswer {
+    certificate_pem: String,
+    #[serde(default)]
+    ca_pem: Option<String>,
+    #[serde(default)]
+    expires: Option<Timestamp>,
+}
+
+/// Makes a key here, so that it never travels, and has the signer certify it.
+async fn certificate(
+    around: &Surroundings,
+    home: &Home,
+    service: &str,
+    dns: &[String],
+    out: &Path,
+) -> Result<(), Fault> {
+    let unusable = |e: certs::x509::KeyError| bad_file(&out.join("key.pem")).because(&e);
+    let api = login::authenticated(around, home).await?;
+    let key = KeyPair::generate(&*around.entropy).map_err(unusable)?;
+    let body = json!({"service": service, "dns": dns, "spki": BASE64.encode(&key.spki().map_err(unusable)?)});
+    let answer: CertificateAnswer =
+        api.post("/v1/services/certificate", &body).await.map_err(|e| e.into_fault(api.url()))?;
+
+    home::make_private_dir(out)?;
+    let ca = match answer.ca_pem {
+        Some(pem) => pem,
+        None => home.read(Home::CA)?.map(|pem| pem.to_string()).unwrap_or_default(),
+    };
+    home::write_file(
+        &out.join("key.pem"),
+        login::key_pem(&key).map_err(unusable)?.as_bytes(),
+        Mode::Private,
+    )?;
+    home::write_file(&out.join("cert.pem"), answer.certificate_pem.as_bytes(), Mode::Public)?;
+    home::write_file(&out.join("ca.pem"), ca.as_bytes(), Mode::Public)?;
+    if around.json {
+        around.print_json(&json!({"service": service, "folder": out, "expires": answer.expires}));
+    } else {
+        let expires = answer.expires.map_or_else(|| "–".to_owned(), |at| at.to_string());
+        around.print(&say!(ServiceWritten, service = service, expires = expires, folder = out.display()));
+    }
+    Ok(())
+}
+
+/// An identifier from what people type, with or without its prefix.
+fn id<T>(text: &str, prefix: &str, from: fn(&str) -> Result<T, model::IdError>) -> Result<T, Fault> {
+    from(text.strip_prefix(prefix).unwrap_or(text))
+        .map_err(|e| Fault::usage(say!(BadName, text = text)).because(&e))
+}
+
+fn study_id(text: &str) -> Result<StudyId, Fault> {
+    id(text, StudyId::PREFIX, StudyId::from_name)
+}
+
+fn dataset_id(text: &str) -> Result<DatasetId, Fault> {
+    id(text, DatasetId::PREFIX, DatasetId::from_name)
+}
+
+fn role_id(text: &str) -> Result<RoleId, Fault> {
+    id(text, RoleId::PREFIX, RoleId::from_name)
+}
+
+/// An instant; a bare date means its last millisecond in UTC, as "until" does among people.
+fn instant(text: &str) -> Result<Timestamp, Fault> {
+    let text = text.trim();
+    let whole = if text.len() == 10 { format!("{text}T23:59:59.999Z") } else { text.to_owned() };
+    whole.parse().map_err(|_| Fault::usage(say!(BadUntil, text = text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::Cli;
+
+    fn asked(line: &str) -> Result<Ask, Fault> {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        Ok(ask(&cli.command)?.unwrap())
+    }
+
+    #[test]
+    fn each_command_is_one_question() {
+        let cases = [
+            (
+                "person create alice --role steward",
+                "/v1/people",
+                json!({"person": "u:alice", "name": "alice", "roles": ["role:steward"]}),
+            ),
+            ("person token u:alice", "/v1/people/u:alice/token", json!({})),
+            ("person lock alice --reason lost", "/v1/people/u:alice/lock", json!({"reason": "lost"})),
+            (
+                "study create brca --title T --purpose HMB --until 2027-03-31",
+                "/v1/studies",
+                json!({"study": "study:brca", "title": "T", "purposes": ["HMB"], "until": "2027-03-31T23:59:59.999Z"}),
+            ),
+            (
+                "member add brca alice",
+                "/v1/studies/study:brca/members",
+                json!({"person": "u:alice", "role": "role:researcher"}),
+            ),
+            (
+                "dataset create wgs --title T --condition DS:MONDO:0007254,NPU --condition GRU",
+                "/v1/datasets",
+                json!({"dataset": "ds:wgs", "title": "T", "conditions": [["DS:MONDO:0007254", "NPU"], ["GRU"]]}),
+            ),
+            (
+                "grant create --study brca --dataset wgs --until 2027-03-31T00:00:00Z",
+                "/v1/grants",
+                json!({"study": "study:brca", "dataset": "ds:wgs", "grantee": "role:researcher",
+                    "until": "2027-03-31T00:00:00.000Z"}),
+            ),
+            (
+                "grant create --study brca --dataset wgs --to alice --until 2027-03-31T00:00:00Z",
+                "/v1/grants",
+                json!({"study": "study:brca", "dataset": "ds:wgs", "grantee": "u:alice",
+                    "until": "2027-03-31T00:00:00.000Z"}),
+            ),
+            (
+                "grant revoke grant:ab12 --reason over",
+                "/v1/grants/grant:ab12/revoke",
+                json!({"reason": "over"}),
+            ),
+            ("agent token main", "/v1/agents/token", json!({"agent": "agent:main"})),
+        ];
+        for (line, path, body) in cases {
+            let ask = asked(&format!("sekisho {line}")).unwrap();
+            assert_eq!((ask.path.as_str(), ask.body.as_ref()), (path, Some(&body)), "{line}");
+        }
+        for what in ["person", "study", "dataset", "grant", "agent", "object"] {
+            let ask = asked(&format!("sekisho {what} list")).unwrap();
+            assert!(ask.body.is_none() && matches!(ask.then, Then::List), "{what}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_a_matter_of_usage() {
+        for line in
+            ["sekisho person token A/../b", "sekisho study create x --title T --purpose HMB --until soon"]
+        {
+            assert_eq!(asked(line).unwrap_err().exit, crate::fault::Exit::Usage, "{line}");
+        }
+    }
+}

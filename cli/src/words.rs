@@ -1,0 +1,224 @@
+//! What the program says, in English and Japanese. Nothing here depends on the situation but the
+//! named values in braces; a test holds the two languages to the same ones.
+
+/// A language of the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lang {
+    /// English.
+    En,
+    /// Japanese.
+    Ja,
+}
+
+impl Lang {
+    /// Chooses by SEKISHO_LANG, LC_ALL, LC_MESSAGES, LANG, in this order: the first that is set and
+    /// not empty decides. Anything but Japanese is English.
+    pub fn from_env(var: impl Fn(&str) -> Option<String>) -> Lang {
+        let set = ["SEKISHO_LANG", "LC_ALL", "LC_MESSAGES", "LANG"]
+            .iter()
+            .find_map(|name| var(name).filter(|v| !v.is_empty()));
+        match set {
+            Some(value) if value == "ja" || value.starts_with("ja_") || value.starts_with("ja.") => Lang::Ja,
+            _ => Lang::En,
+        }
+    }
+}
+
+/// Puts values in the place of their `{name}`; other text is left alone.
+pub fn fill(text: &str, values: &[(&'static str, String)]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(open) = rest.find('{') {
+        out.push_str(&rest[..open]);
+        rest = &rest[open..];
+        let known = rest.find('}').and_then(|close| {
+            let value = values.iter().find(|(name, _)| *name == &rest[1..close])?;
+            Some((close, &value.1))
+        });
+        if let Some((close, value)) = known {
+            out.push_str(value);
+            rest = &rest[close + 1..];
+        } else {
+            out.push('{');
+            rest = &rest[1..];
+        }
+    }
+    out + rest
+}
+
+macro_rules! words {
+    ($($key:ident: $en:literal | $ja:literal;)*) => {
+        /// A sentence of the program.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "the sentence itself says it")]
+        pub enum Key { $($key),* }
+
+        impl Key {
+            /// Every sentence.
+            pub const ALL: &'static [Key] = &[$(Key::$key),*];
+
+            /// The sentence, with its placeholders.
+            pub fn text(self, lang: Lang) -> &'static str {
+                match (self, lang) {
+                    $((Key::$key, Lang::En) => $en, (Key::$key, Lang::Ja) => $ja,)*
+                }
+            }
+        }
+    };
+}
+
+words! {
+    WhyLabel: "why" | "理由";
+    TodoLabel: "do" | "対処";
+
+    // reaching the broker
+    Unreachable: "the broker at {at} does not answer" | "ブローカー {at} が応答しません";
+    UnreachableTodo: "check the address, and that the node runs (`sekisho up --dir …`)"
+        | "アドレスと、ノードが起動しているか（`sekisho up --dir …`）を確認してください";
+    Untrusted: "the broker at {at} is not the one you enrolled with" | "ブローカー {at} は登録時のものと異なります";
+    UntrustedTodo: "do not send anything to it; ask the programme office whether its authority was replaced (then: new token, `sekisho login --token …`)"
+        | "何も送信せず、認証局が交換されたか事務局に確認してください（交換された場合は新しいトークンで `sekisho login --token …`）";
+    NotUnderstood: "the answer of {at} could not be understood" | "{at} の応答を解釈できません";
+    NotUnderstoodTodo: "check that this is the API address, and that both sides run the same version"
+        | "API のアドレスか、双方のバージョンが同じかを確認してください";
+    RefusedByBroker: "refused: {message}" | "拒否されました: {message}";
+    FailedAtBroker: "not done: {message}" | "実行されませんでした: {message}";
+    BusyBroker: "not now: {message}" | "現在は実行できません: {message}";
+    BadUrl: "{text} is not an address like https://gate.example.org:8443" | "{text} は https://gate.example.org:8443 の形のアドレスではありません";
+
+    // local files
+    CannotRead: "cannot read {path}" | "{path} を読み込めません";
+    CannotWrite: "cannot write {path}" | "{path} に書き込めません";
+    BadFile: "{path} is damaged" | "{path} が壊れています";
+    BadFileTodo: "move it away and run `sekisho login` again (with a new token if the key is lost)"
+        | "ファイルを退避して `sekisho login` をやり直してください（鍵を失った場合は新しいトークンが必要です）";
+    NoHome: "there is no home directory" | "ホームディレクトリがありません";
+    NoHomeTodo: "set SEKISHO_HOME to a folder of your own" | "SEKISHO_HOME に自分のフォルダーを指定してください";
+    NoEntropy: "the operating system gave no randomness" | "OS から乱数を取得できません";
+    TooOpen: "{path} can be read by others" | "{path} が他のユーザーから読めます";
+    TooOpenTodo: "chmod 600 {path}, and consider the key known: ask for a new token" | "chmod 600 {path} を実行し、鍵が漏れた可能性があるため新しいトークンを申請してください";
+
+    // login
+    NotLoggedIn: "you are not logged in on this device" | "この端末ではまだログインしていません";
+    NotLoggedInTodo: "sekisho login --api https://… --person NAME --token skt1…" | "sekisho login --api https://… --person 名前 --token skt1…";
+    NeedToken: "the first login on a device needs a one-time token" | "この端末での最初のログインにはワンタイムトークンが必要です";
+    NeedTokenTodo: "ask the programme office for one, then add --token skt1…" | "事務局に申請し、--token skt1… を付けてください";
+    BadToken: "this is not a token for a person" | "個人用のトークンではありません";
+    BadTokenTodo: "copy the whole text, from skt1 to its end" | "skt1 から末尾までをすべてコピーしてください";
+    BadName: "{text} is not a name" | "{text} は名前として使えません";
+    LoggedIn: "logged in as {person} until {expires}" | "{person} としてログインしました（{expires} まで）";
+    Enrolled: "this device is now enrolled: its key is {path}" | "この端末を登録しました。鍵: {path}";
+    TryShell: "a shell in a study:    sekisho ssh STUDY" | "研究のシェル:    sekisho ssh 研究名";
+    TryStock: "or with plain OpenSSH: ssh -F {config} STUDY@{host}" | "OpenSSH でも:    ssh -F {config} 研究名@{host}";
+    BadAnswer: "the broker's certificates do not fit this device" | "ブローカーの証明書がこの端末に合いません";
+
+    // ssh
+    NoSsh: "the OpenSSH client could not be started" | "OpenSSH クライアントを起動できません";
+    NoSshTodo: "install it: apt-get install openssh-client" | "インストールしてください: apt-get install openssh-client";
+
+    // put
+    Sending: "{name}: {done} of {size} sent" | "{name}: {size} 中 {done} を送信";
+    Stored: "{name}: stored as {object}, {size} bytes in the enclave, root {root}" | "{name}: {object} として保管しました（{size} バイト、ルート {root}）";
+    SizeDiffers: "{name}: the enclave holds {stored} bytes, the file has {size}" | "{name}: 保管されたのは {stored} バイト、ファイルは {size} バイトです";
+    SizeDiffersTodo: "was the file being written? Send it again under another name" | "ファイルが書き込み中でなかったか確認し、別の名前で送り直してください";
+    UploadBroken: "{name}: the transfer ended before the enclave had stored the file" | "{name}: 保管が完了する前に転送が終了しました";
+    UploadBrokenTodo: "send it again: nothing of it was kept" | "もう一度送信してください。途中のデータは保持されていません";
+    CannotEncrypt: "{name}: could not be encrypted" | "{name}: 暗号化できません";
+    OneName: "--name goes with one file only" | "--name は一つのファイルにだけ指定できます";
+    NotAFile: "{path} is not a file" | "{path} は通常のファイルではありません";
+    NoFileName: "{path}: its name cannot be used in a dataset" | "{path}: この名前はデータセットで使えません";
+    NoFileNameTodo: "give it one: --name NAME" | "--name 名前 を指定してください";
+
+    // records
+    Created: "{what} created" | "{what} を作成しました";
+    Added: "{person} is now {role} in {study}" | "{person} は {study} の {role} になりました";
+    Granted: "{grant}: {study} may use {dataset} until {until}" | "{grant}: {study} は {until} まで {dataset} を利用できます";
+    Revoked: "{grant} revoked; sessions that rested on it are ended" | "{grant} を取り消し、これによるセッションを終了しました";
+    LockedOut: "{person} is locked out; their sessions are ended" | "{person} をロックし、セッションを終了しました";
+    TokenMade: "one-time token for {subject} (hand it over by a safe way; it is shown only now):" | "{subject} 用のワンタイムトークン（安全な方法で渡してください。表示は今回限りです）:";
+    TokenUse: "they run: sekisho login --api {api} --person {name} --token TOKEN" | "相手の操作: sekisho login --api {api} --person {name} --token トークン";
+    ServiceWritten: "certificate of {service} until {expires}: {folder}/cert.pem, key.pem, ca.pem" | "{service} の証明書（{expires} まで）: {folder}/cert.pem, key.pem, ca.pem";
+    Nothing: "nothing there yet" | "まだ何もありません";
+    BadUntil: "{text} is not a date like 2027-03-31 or 2027-03-31T15:00:00Z" | "{text} は 2027-03-31 や 2027-03-31T15:00:00Z の形の日時ではありません";
+
+    // audit
+    LogGood: "the log is whole: {entries} entries, root {root}" | "監査ログは完全です: {entries} 件、ルート {root}";
+    LogBad: "the log in {path} is not what was signed" | "{path} の監査ログは署名されたものと一致しません";
+    LogBadTodo: "keep a copy of the folder untouched, and tell the security staff" | "フォルダーの写しを変更せずに保存し、セキュリティ担当に連絡してください";
+    NoProof: "no proof can be given for entry {index}" | "{index} 番の証明を作成できません";
+
+    // status
+    Healthy: "the broker at {at} is well" | "ブローカー {at} は正常です";
+    Unhealthy: "the broker at {at} runs, but not everything is well" | "ブローカー {at} は動作していますが、異常があります";
+
+    // up
+    UpStarting: "starting in {dir}" | "{dir} で起動します";
+    UpMade: "wrote {path}" | "{path} を作成しました";
+    UpReady: "{room} ready: {line}" | "{room} 準備完了: {line}";
+    UpServing: "serving" | "稼働中";
+    UpExited: "{room} ended ({how}); its log: {log}" | "{room} が終了しました（{how}）。ログ: {log}";
+    UpAgain: "{room} is started again in {secs} s" | "{room} を {secs} 秒後に再起動します";
+    UpLate: "{room} was not ready after {secs} s; its log: {log}" | "{room} は {secs} 秒以内に準備できませんでした。ログ: {log}";
+    UpStopping: "stopping" | "停止します";
+    UpKilled: "{room} did not stop in time and was killed" | "{room} は時間内に停止しなかったため強制終了しました";
+    UpStopped: "stopped" | "停止しました";
+    UpFailed: "the node could not be started: {room} failed" | "ノードを起動できません: {room} が失敗しました";
+    UpFailedTodo: "read its log: {log}" | "ログを確認してください: {log}";
+    UpRunning: "another `sekisho up` runs on {dir}" | "{dir} では別の `sekisho up` が動作しています";
+    UpRunningTodo: "stop it first, or choose another --dir" | "先にそれを停止するか、別の --dir を指定してください";
+    UpLeftover: "ended a {room} that a killed `sekisho up` left behind (process {pid})" | "強制終了された `sekisho up` が残した {room}（プロセス {pid}）を終了しました";
+    UpNoProgram: "{path} is missing" | "{path} がありません";
+    UpNoProgramTodo: "build all programs (cargo build --workspace --bins) and keep them in one folder" | "すべてのプログラムをビルドし（cargo build --workspace --bins）、同じフォルダーに置いてください";
+    UpNoUser: "there is no user {user} on this machine" | "このマシンにユーザー {user} がありません";
+    UpNoUserTodo: "run infra/setup, or choose one with --user" | "infra/setup を実行するか、--user で指定してください";
+    UpNotRoot: "not started as root: workspaces cannot be run; broker and signer keep your user" | "root ではないため、ワークスペースは起動できません。ブローカーと署名プロセスは現在のユーザーで動作します";
+    UpToken: "no first token could be made" | "最初のトークンを作成できません";
+    UpFewBackends: "{n} backends cannot hold shares of which {k} are needed" | "{n} 個の保管先では、{k} 個を必要とする分散はできません";
+    UpFewBackendsTodo: "name at least {k} with --backend NAME=FOLDER, k at least 2" | "--backend 名前=フォルダー を {k} 個以上指定してください（k は 2 以上）";
+    UpFixed: "{path} is there already: {options} left as they are" | "{path} は既にあるため、{options} は変更しません";
+    UpTry: "Try, in another terminal:" | "別の端末で試してください:";
+    UpFirst: "the first person, {person}, may do everything in the programme:" | "最初の利用者 {person} は事業の全権限を持ちます:";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn placeholders(text: &str) -> BTreeSet<&str> {
+        text.split('{').skip(1).filter_map(|part| part.split_once('}')).map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn both_languages_say_everything_with_the_same_values() {
+        for key in Key::ALL {
+            let (en, ja) = (key.text(Lang::En), key.text(Lang::Ja));
+            assert!(!en.trim().is_empty() && !ja.trim().is_empty(), "{key:?}");
+            assert_eq!(placeholders(en), placeholders(ja), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn japanese_is_japanese_except_for_commands() {
+        let same: Vec<_> = Key::ALL.iter().filter(|k| k.text(Lang::Ja).is_ascii()).collect();
+        assert!(same.is_empty(), "{same:?}");
+    }
+
+    #[test]
+    fn the_first_variable_that_is_set_decides() {
+        let env = |pairs: &'static [(&'static str, &'static str)]| {
+            Lang::from_env(move |name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+        };
+        assert_eq!(env(&[("LANG", "ja_JP.UTF-8")]), Lang::Ja);
+        assert_eq!(env(&[("LANG", "ja_JP.UTF-8"), ("LC_ALL", "C")]), Lang::En);
+        assert_eq!(env(&[("LANG", "C"), ("LC_ALL", ""), ("SEKISHO_LANG", "ja")]), Lang::Ja);
+        assert_eq!(env(&[("LANG", "jam_JM")]), Lang::En);
+        assert_eq!(env(&[]), Lang::En);
+    }
+
+    #[test]
+    fn values_are_not_read_as_placeholders() {
+        assert_eq!(fill("{a}-{b}-{c", &[("a", "{b}".to_owned()), ("b", "x".to_owned())]), "{b}-x-{c");
+    }
+}
