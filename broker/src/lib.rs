@@ -1,1 +1,11 @@
-//! To be written.
+//! The broker: the front doors of a node, and the wiring behind them.
+//!
+//! People come in with SSH ([`ssh`]), programs with HTTPS ([`api`]), agents dial in ([`hub`]). Who
+//! may do what is decided at the gate; this room proves who stands there and carries bytes. It
+//! holds no share of any genome and cannot ask for one: it hands agents signed tickets.
+
+pub mod api;
+pub mod config;
+pub mod hub;
+pub mod ssh;
+pub mod tls;

@@ -1,0 +1,167 @@
+//! What an operator may set, in `config.toml` of the broker's folder.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use certs::TrustDomain;
+use serde::Deserialize;
+
+/// The configuration as it is first written. Every line that is commented out shows its default.
+pub const FIRST: &str = include_str!("config.toml");
+
+/// The configuration of one broker. Unknown keys are refused.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The name of this installation, in every certificate.
+    pub trust_domain: TrustDomain,
+    /// Where people connect with SSH.
+    pub ssh: SocketAddr,
+    /// Where programs connect with HTTPS.
+    pub api: SocketAddr,
+    /// Where agents dial in (UDP).
+    pub agents: SocketAddr,
+    /// The names under which clients reach the broker; the first is what they are told to use.
+    pub names: Vec<String>,
+    /// The addresses under which clients reach the broker.
+    pub addresses: Vec<IpAddr>,
+    /// The signer's socket.
+    pub signer: PathBuf,
+    /// The user to become when started as root.
+    pub user: Option<String>,
+    /// Sessions that may run at once.
+    pub max_sessions: usize,
+    /// How long sessions may take to end when the broker stops, in seconds.
+    pub drain_secs: u64,
+    /// The collector that follows the audit log.
+    pub siem: Option<Siem>,
+}
+
+/// Where the audit log is followed to: syslog (RFC 5424) over mutual TLS (RFC 5425).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Siem {
+    /// Host and port of the collector.
+    pub address: String,
+    /// The name that its certificate must have.
+    pub server_name: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Config {
+            // The name is a constant that its own rules accept.
+            trust_domain: "sekisho.test".parse().unwrap_or_else(|_| unreachable!()),
+            ssh: local(2222),
+            api: local(8443),
+            agents: local(8444),
+            names: vec!["localhost".to_owned()],
+            addresses: vec![IpAddr::from([127, 0, 0, 1])],
+            signer: PathBuf::from("../run/signer.sock"),
+            user: None,
+            max_sessions: 256,
+            drain_secs: 5,
+            siem: None,
+        }
+    }
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It could not be read or first written.
+    #[error("{path} cannot be read or written: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// It is not what a configuration looks like.
+    #[error("{path} is not a valid configuration: {source}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A value is out of range.
+    #[error("{path}: {reason}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// Which, and what it should be.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Reads `config.toml` in `dir`, writing it first if it is not there.
+    pub fn load(dir: &Path) -> Result<Config, ConfigError> {
+        let path = dir.join("config.toml");
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::write(&path, FIRST).map(|()| FIRST.to_owned())
+            }
+            read => read,
+        }
+        .map_err(|source| ConfigError::Io { path: path.clone(), source })?;
+        Config::parse(&text, &path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+        let config: Config = toml::from_str(text)
+            .map_err(|source| ConfigError::Malformed { path: path.to_owned(), source: Box::new(source) })?;
+        let value = |reason: &str| ConfigError::Value { path: path.to_owned(), reason: reason.to_owned() };
+        if config.names.is_empty() && config.addresses.is_empty() {
+            return Err(value("names and addresses are both empty: clients could not verify this broker"));
+        }
+        if config.max_sessions == 0 || config.max_sessions > 100_000 {
+            return Err(value("max_sessions lies between 1 and 100000"));
+        }
+        if config.drain_secs > 600 {
+            return Err(value("drain_secs is at most 600"));
+        }
+        Ok(config)
+    }
+
+    /// What clients are told to connect to.
+    pub fn public_host(&self) -> String {
+        self.names
+            .first()
+            .cloned()
+            .or_else(|| self.addresses.first().map(ToString::to_string))
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_configuration_is_the_default_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let written = Config::load(dir.path()).unwrap();
+        assert_eq!(format!("{written:?}"), format!("{:?}", Config::default()));
+        // Every default that is shown can be taken over by removing the mark of a comment.
+        let shown: String =
+            FIRST.lines().filter_map(|l| l.strip_prefix("#: ")).map(|l| format!("{l}\n")).collect();
+        Config::parse(&shown, Path::new("shown")).unwrap();
+        assert_eq!(Config::load(dir.path()).unwrap().max_sessions, 256);
+    }
+
+    #[test]
+    fn unknown_keys_and_wild_values_are_refused() {
+        for bad in [
+            "colour = 1",
+            "max_sessions = 0",
+            "names = []\naddresses = []",
+            "[siem]\naddress = \"a:1\"",
+            "ssh = 1",
+        ] {
+            assert!(Config::parse(bad, Path::new("bad")).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The agents that are connected.
+//!
+//! Agents dial in; the hub keeps their links, records what they report (and acknowledges a report
+//! only once its record is durable), and says which one takes the next workspace or file.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use audit::{Event, EventKind, ReadFaultKind};
+use gate::Gate;
+use model::AgentId;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wire::broker::{AgentLink, AgentListener};
+use wire::message::{AgentEvent, FaultKind};
+
+/// The agents that are connected. Cheap to clone; every clone is the same hub.
+#[derive(Debug, Clone, Default)]
+pub struct Hub(Arc<Mutex<BTreeMap<AgentId, AgentLink>>>);
+
+impl Hub {
+    /// No agents.
+    pub fn new() -> Hub {
+        Hub::default()
+    }
+
+    /// The agent that takes the next workspace or file.
+    pub fn choose(&self) -> Option<AgentLink> {
+        self.links().values().find(|link| link.end().is_none()).cloned()
+    }
+
+    /// Who is connected.
+    pub fn connected(&self) -> Vec<AgentId> {
+        self.links().keys().cloned().collect()
+    }
+
+    /// Takes agents in until the broker stops. The links stay open then, so that sessions can be
+    /// ended in an orderly way: close the listener after them.
+    pub async fn serve(
+        &self,
+        listener: &AgentListener,
+        gate: Gate,
+        stopping: CancellationToken,
+        tasks: TaskTracker,
+    ) {
+        loop {
+            let link = tokio::select! {
+                link = listener.accept() => link,
+                () = stopping.cancelled() => return,
+            };
+            let Some(link) = link else { return };
+            let hub = self.clone();
+            let (gate, stopping) = (gate.clone(), stopping.clone());
+            tasks.spawn(async move { hub.keep(link, &gate, &stopping).await });
+        }
+    }
+
+    /// One agent from its arrival to its loss.
+    async fn keep(&self, link: AgentLink, gate: &Gate, stopping: &CancellationToken) {
+        let agent = link.agent().clone();
+        let backends = link.hello().backends.iter().map(|(id, at)| format!("{id} ({at})")).collect();
+        let kernel = link.hello().kernel.clone();
+        let arrived = EventKind::AgentConnected { agent: agent.clone(), kernel, backends };
+        if let Err(refusal) = gate.record(&Event::new(gate.now(), arrived)).await {
+            tracing::error!(%agent, code = %refusal.code, "an agent came and could not be recorded; it is sent away");
+            return;
+        }
+        tracing::info!(%agent, "an agent is connected");
+        self.links().insert(agent.clone(), link.clone());
+        let reason = tokio::select! {
+            reason = follow(&link, gate) => reason,
+            () = stopping.cancelled() => "the broker is stopping".to_owned(),
+        };
+        {
+            let mut links = self.links();
+            // A newer link of the same agent stays: the transport has closed the older one.
+            if links.get(&agent).is_some_and(|known| known.end().is_some()) {
+                links.remove(&agent);
+            }
+        }
+        tracing::info!(%agent, %reason, "an agent is gone");
+        let lost = EventKind::AgentLost { agent: agent.clone(), reason };
+        if let Err(refusal) = gate.record(&Event::new(gate.now(), lost)).await {
+            tracing::error!(%agent, code = %refusal.code, "the loss of an agent could not be recorded");
+        }
+    }
+
+    fn links(&self) -> std::sync::MutexGuard<'_, BTreeMap<AgentId, AgentLink>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Records reports until the link ends; returns why it did.
+async fn follow(link: &AgentLink, gate: &Gate) -> String {
+    loop {
+        match link.next_report().await {
+            Ok(report) => {
+                let event = record_of(link.agent(), report.event, gate.now());
+                if let Err(refusal) = gate.record(&event).await {
+                    // Unacknowledged, it comes again on the next link.
+                    return format!("its report could not be recorded ({})", refusal.code);
+                }
+                if let Err(error) = link.ack(report.seq).await {
+                    return error.to_string();
+                }
+            }
+            Err(end) => return end.to_string(),
+        }
+    }
+}
+
+/// What an agent reports, as a record.
+fn record_of(agent: &AgentId, event: AgentEvent, at: model::Timestamp) -> Event {
+    let agent = agent.clone();
+    let (kind, session) = match event {
+        AgentEvent::ReadFault { session, object, backend, institution, kind, block, detail } => {
+            let fault = fault_kind(kind);
+            (EventKind::ReadFault { agent, backend, institution, object, block, fault, detail }, session)
+        }
+        AgentEvent::ReadFailed { session, object, block, detail } => {
+            let detail = match block {
+                Some(block) => format!("block {block}: {detail}"),
+                None => detail,
+            };
+            (EventKind::ReadFailed { agent, object, detail }, session)
+        }
+        AgentEvent::WorkspaceStarted { workspace, cold_ms } => {
+            (EventKind::WorkspaceStarted { workspace, agent, cold_ms }, None)
+        }
+        AgentEvent::WorkspaceStopped { workspace, reason } => {
+            (EventKind::WorkspaceStopped { workspace, agent, reason }, None)
+        }
+    };
+    let mut record = Event::new(at, kind);
+    record.session = session;
+    record
+}
+
+fn fault_kind(kind: FaultKind) -> ReadFaultKind {
+    match kind {
+        FaultKind::Missing => ReadFaultKind::Missing,
+        FaultKind::Corrupt => ReadFaultKind::Corrupt,
+        FaultKind::Short => ReadFaultKind::Short,
+        FaultKind::Unreachable => ReadFaultKind::Unreachable,
+        FaultKind::Timeout => ReadFaultKind::Timeout,
+    }
+}
