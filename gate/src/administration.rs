@@ -388,7 +388,7 @@ impl Gate {
     }
 
     async fn make_token(&self, entry: Option<&Entry>, subject: TokenSubject) -> Result<String, Refusal> {
-        let ca = self.authorities().await?.x509_ca;
+        let ca = self.authorities().await?.x509_ca().map_err(|e| Refusal::signer(&e.into()))?;
         let (kind, name) = match &subject {
             TokenSubject::Person(person) => (TokenKind::Person, person.to_string()),
             TokenSubject::Agent(agent) => (TokenKind::Agent, agent.to_string()),

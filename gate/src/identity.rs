@@ -7,8 +7,10 @@ use audit::{AuthFault, CertificateKind, Door, Event, EventKind};
 use certs::SpiffeId;
 use certs::login::LoginProof;
 use certs::token::{Token, TokenKind};
+use certs::x509::valid_until;
 use model::{AgentId, Timestamp};
 use policy::{Action, Decision, Denial, Request};
+use signer::{IssueX509, SignUser};
 use ssh_key::{HashAlg, PublicKey};
 use store::{AgentState, DeviceKey, DeviceKeyState, TakeError, TokenSubject};
 
@@ -148,19 +150,26 @@ impl Gate {
         let issued = self
             .inner
             .signer
-            .issue_x509(spiffe, dns, ips, public_key, lifetime)
+            .issue_x509(IssueX509 {
+                spiffe: spiffe.clone(),
+                dns: dns.to_vec(),
+                ips: ips.to_vec(),
+                spki_der: public_key,
+                lifetime_secs: lifetime.as_secs(),
+            })
             .await
             .map_err(|e| Refusal::signer(&e))?;
+        let expires = valid_until(&issued).map_err(|e| unreadable(&e))?;
         let person = if let SpiffeId::Person(person) = spiffe { Some(person.clone()) } else { None };
         let kind = EventKind::CertificateIssued {
             certificate: CertificateKind::X509,
             subject: spiffe.to_string(),
-            serial: issued.serial,
+            serial: certs::x509::sha256(&issued).iter().map(|b| format!("{b:02x}")).collect(),
             key_fingerprint,
-            expires: issued.expires,
+            expires,
         };
         self.record(&Event { person, ..self.happened(kind) }).await?;
-        Ok(X509Answer { certificate: issued.der, expires: issued.expires })
+        Ok(X509Answer { certificate: issued.to_vec(), expires })
     }
 
     async fn issue_login(&self, request: &LoginRequest) -> Result<LoginAnswer, Refusal> {
@@ -175,15 +184,22 @@ impl Gate {
         let ssh = self
             .inner
             .signer
-            .sign_user(person, &request.proof.statement.ssh_public_key, lifetime)
+            .sign_user(SignUser {
+                person: person.clone(),
+                public_key: request.proof.statement.ssh_public_key.clone(),
+                lifetime_secs: lifetime.as_secs(),
+                source_address: None,
+                pty: true,
+            })
             .await
             .map_err(|e| Refusal::signer(&e))?;
+        let expires = Timestamp::from_secs(i64::try_from(ssh.valid_before()).unwrap_or(i64::MAX));
         let kind = EventKind::CertificateIssued {
             certificate: CertificateKind::SshUser,
             subject: person.to_string(),
-            serial: ssh.serial.to_string(),
+            serial: ssh.serial().to_string(),
             key_fingerprint: fingerprint,
-            expires: ssh.expires,
+            expires,
         };
         self.record(&self.login_event(request, kind)).await?;
         let spiffe = SpiffeId::Person(person.clone());
@@ -191,9 +207,9 @@ impl Gate {
             .issue_x509(&spiffe, &[], &[], request.proof.statement.tls_public_key.clone(), lifetime)
             .await?;
         Ok(LoginAnswer {
-            ssh_certificate: ssh.line,
+            ssh_certificate: ssh.to_openssh().map_err(|e| unreadable(&e))?,
             tls_certificate: tls.certificate,
-            expires: ssh.expires.min(tls.expires),
+            expires: expires.min(tls.expires),
         })
     }
 
@@ -310,6 +326,16 @@ enum Checked {
 pub(crate) struct X509Answer {
     pub certificate: Vec<u8>,
     pub expires: Timestamp,
+}
+
+/// The signer's own work cannot be read back: it does not leave the gate.
+fn unreadable(error: &dyn std::error::Error) -> Refusal {
+    tracing::error!(%error, "the signer's certificate cannot be read");
+    Refusal::new(
+        RefusalKind::Unavailable,
+        "signer-unavailable",
+        "A certificate was issued that cannot be read. Please tell the operators.",
+    )
 }
 
 fn fingerprint(ssh_public_key: &str) -> Result<String, Refusal> {

@@ -115,9 +115,6 @@ impl Gate {
                 datasets: access.datasets.iter().map(|d| d.dataset.clone()).collect(),
                 access_until: access.until,
             };
-            let decision = Some(events::permitted(Action::OpenSession, &basis, epoch));
-            let record = self.record(&Event { decision, ..about(kind) }).await?;
-            self.inner.tallies.begin(&session, record);
             let row = store::Session {
                 id: session.clone(),
                 person: entry.person.clone(),
@@ -127,6 +124,17 @@ impl Gate {
                 state: SessionState::Open,
             };
             self.inner.store.open_session(&row).await.map_err(|e| Refusal::store(&e))?;
+            let decision = Some(events::permitted(Action::OpenSession, &basis, epoch));
+            let recorded = self.record(&Event { decision, ..about(kind) }).await;
+            let record = match recorded {
+                Ok(record) => record,
+                Err(refusal) => {
+                    let unrecorded = "aborted: the log took no record";
+                    self.inner.store.close_session(&session, self.now(), unrecorded).await.ok();
+                    return Err(refusal);
+                }
+            };
+            self.inner.tallies.begin(&session, record);
             return Ok(Permit::mint(access, record, lease));
         }
         Err(Refusal::new(

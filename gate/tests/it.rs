@@ -1,0 +1,345 @@
+//! The door with real records and a real log behind it. Certificates need the signer's process and
+//! are left to the end-to-end stories.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit::{EventKind, Log, LogKey, SessionExit};
+use certs::TrustDomain;
+use certs::ticket::{Order, TicketKey, open};
+use certs::x509::{CaCertificate, CertificateAuthority, KeyPair, LeafRequest};
+use gate::{
+    Entry, Foundations, Gate, NewDataset, NewGrant, NewPerson, NewStudy, Outcome, RefusalKind,
+    SessionRequest, Settings, Via,
+};
+use model::{
+    AgentId, Clock, DatasetId, GrantId, ManualClock, PersonId, RoleId, SeededEntropy, StudyId, Timestamp,
+};
+use policy::Grantee;
+use store::Store;
+
+const NOON: Timestamp = Timestamp::from_secs(1_790_000_000);
+
+struct House {
+    gate: Gate,
+    store: Store,
+    clock: Arc<ManualClock>,
+    ca: CaCertificate,
+    domain: TrustDomain,
+    dir: tempfile::TempDir,
+}
+
+fn person(name: &str) -> PersonId {
+    PersonId::from_name(name).unwrap()
+}
+
+fn study(name: &str) -> StudyId {
+    StudyId::from_name(name).unwrap()
+}
+
+fn dataset(name: &str) -> DatasetId {
+    DatasetId::from_name(name).unwrap()
+}
+
+fn agent() -> AgentId {
+    AgentId::from_name("hall-1").unwrap()
+}
+
+fn entry(name: &str) -> Entry {
+    Entry {
+        person: person(name),
+        peer: Some(SocketAddr::from(([127, 0, 0, 1], 50_000))),
+        via: Via::Ssh,
+        key_fingerprint: "SHA256:test".to_owned(),
+    }
+}
+
+fn knock(study_name: &str) -> SessionRequest {
+    SessionRequest { study: study(study_name), purpose: None, agent: agent(), pty: false, command: None }
+}
+
+fn ended() -> Outcome {
+    Outcome { exit: SessionExit::Code { code: 0 }, ended: None, bytes_in: 1, bytes_out: 2 }
+}
+
+fn log(dir: &Path, clock: Arc<dyn Clock>) -> Log {
+    let key = LogKey::from_seed("gate.test/log", &[7; 32]).unwrap();
+    Log::open(dir, key, clock, audit::Options::default()).unwrap()
+}
+
+/// A house in which alice may use the dataset `cancer` (HMB) in the study `brca`.
+async fn house() -> House {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(NOON));
+    let entropy = SeededEntropy::new(1);
+    let domain: TrustDomain = "gate.test".parse().unwrap();
+    let key = KeyPair::generate(&entropy).unwrap();
+    let ca = CertificateAuthority::create(domain.clone(), key, NOON, &entropy).unwrap();
+    let ticket = KeyPair::generate(&entropy).unwrap();
+    let request = LeafRequest {
+        spiffe: "ticket/main".parse().unwrap(),
+        dns: Vec::new(),
+        ip: Vec::new(),
+        public_key: ticket.spki().unwrap(),
+        lifetime: Duration::from_secs(3600),
+    };
+    let certificate = ca.issue(&request, NOON, &entropy).unwrap();
+    let store = Store::in_memory().await.unwrap();
+    let gate = Gate::new(Foundations {
+        store: store.clone(),
+        log: log(&dir.path().join("audit"), Arc::clone(&clock) as Arc<dyn Clock>),
+        signer: signer::SignerClient::new("/nonexistent/signer.sock"),
+        ticket_key: TicketKey::new(ticket, certificate),
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        entropy: Arc::new(SeededEntropy::new(2)),
+        settings: Settings::default(),
+    })
+    .await
+    .unwrap();
+    let roles = ["steward", "security", "operator"].map(|r| RoleId::from_name(r).unwrap()).to_vec();
+    store.enrol_agent(&agent(), NOON).await.unwrap();
+    let admin = store::Person {
+        id: person("admin"),
+        display_name: "admin".to_owned(),
+        roles,
+        recorded_at: NOON,
+        state: store::PersonState::Active,
+    };
+    store.create_person(&admin).await.unwrap();
+    let house = House { gate, store, clock, ca: ca.certificate().clone(), domain, dir };
+    let admin = entry("admin");
+    for name in ["alice", "bob"] {
+        let new = NewPerson { person: person(name), name: name.to_owned(), roles: Vec::new() };
+        house.gate.enrol_person(&admin, new).await.unwrap();
+    }
+    for (name, purposes) in [("brca", vec!["DS:MONDO:0007254", "POA"]), ("heart", vec!["HMB"])] {
+        let new = NewStudy {
+            study: study(name),
+            title: name.to_owned(),
+            purposes: purposes.into_iter().map(str::to_owned).collect(),
+            until: NOON.plus(Duration::from_secs(1_000_000)),
+        };
+        house.gate.create_study(&admin, new).await.unwrap();
+    }
+    let conditions = vec![vec!["HMB".to_owned()]];
+    let new = NewDataset { dataset: dataset("cancer"), title: "cancer".to_owned(), conditions };
+    house.gate.create_dataset(&admin, new).await.unwrap();
+    house.gate.add_member(&admin, &study("brca"), &person("alice"), &researcher()).await.unwrap();
+    house
+}
+
+fn researcher() -> RoleId {
+    RoleId::from_name("researcher").unwrap()
+}
+
+impl House {
+    async fn grant(&self, seconds: u64) -> GrantId {
+        let new = NewGrant {
+            study: study("brca"),
+            dataset: dataset("cancer"),
+            grantee: Grantee::Role(researcher()),
+            from: None,
+            until: self.clock.now().plus(Duration::from_secs(seconds)),
+        };
+        self.gate.grant(&entry("admin"), new).await.unwrap()
+    }
+
+    fn entries(&self) -> Vec<String> {
+        let entries = self.gate.log().read(0, 100_000).unwrap();
+        entries.into_iter().map(|(_, bytes)| String::from_utf8(bytes).unwrap()).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_permit_has_a_record_and_its_ticket_says_no_more_than_policy() {
+    let house = house().await;
+    house.grant(600).await;
+    let deposit =
+        house.gate.deposit(&entry("admin"), &dataset("cancer"), "reads.bam", &agent()).await.unwrap();
+    // While it is pending, nobody sees it.
+    let early = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap();
+    assert!(early.action().datasets[0].objects.is_empty());
+    house.gate.deposit_completed(deposit, 42, [9; 32]).await.unwrap();
+
+    let permit = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap();
+    let record = &house.entries()[usize::try_from(permit.record()).unwrap()];
+    assert!(record.contains("session_opened") && record.contains("u:alice"), "{record}");
+    let sealed = house.gate.session_ticket(&permit, &agent()).unwrap();
+    let ticket = open(&sealed, &house.ca, &house.domain, &agent(), NOON).unwrap();
+    let Order::Session(order) = ticket.order else { panic!("not a session") };
+    assert_eq!((order.person, order.study), (person("alice"), study("brca")));
+    assert_eq!(order.access_until, NOON.plus(Duration::from_secs(600)));
+    assert_eq!(order.datasets.len(), 1);
+    assert_eq!(order.datasets[0].objects[0].manifest_root, [9; 32]);
+    house.gate.close_session(permit, ended()).await.unwrap();
+    assert_eq!(house.store.open_sessions().await.unwrap().len(), 1, "the early one");
+}
+
+#[tokio::test]
+async fn whoever_may_not_is_refused_with_the_reason_and_a_record() {
+    let house = house().await;
+    let refused = async |who: &str, request: SessionRequest| {
+        let refusal = house.gate.open_session(&entry(who), &request).await.unwrap_err();
+        let record = &house.entries()[usize::try_from(refusal.record.unwrap()).unwrap()];
+        assert!(record.contains("session_refused") && record.contains(&refusal.code), "{record}");
+        assert_eq!(refusal.kind, RefusalKind::Denied);
+        refusal.code
+    };
+    assert_eq!(refused("alice", knock("brca")).await, "nothing-granted");
+    house.grant(600).await;
+    assert_eq!(refused("alice", knock("heart")).await, "not-a-member");
+    assert_eq!(refused("alice", knock("nowhere")).await, "not-a-member");
+    assert_eq!(refused("bob", knock("brca")).await, "not-a-member");
+    let ancestry = SessionRequest { purpose: Some("POA".to_owned()), ..knock("brca") };
+    assert_eq!(refused("alice", ancestry).await, "purpose-not-allowed");
+    let general = SessionRequest { purpose: Some("GRU".to_owned()), ..knock("brca") };
+    assert_eq!(refused("alice", general).await, "purpose-not-of-study");
+    let nonsense = SessionRequest { purpose: Some("because".to_owned()), ..knock("brca") };
+    assert_eq!(refused("alice", nonsense).await, "malformed");
+    house.clock.advance(Duration::from_secs(601));
+    assert_eq!(refused("alice", knock("brca")).await, "grant-expired");
+}
+
+#[tokio::test]
+async fn a_revocation_ends_what_runs_and_shuts_the_door() {
+    let house = house().await;
+    let grant = house.grant(600).await;
+    let permit = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap();
+    assert_eq!(house.gate.revoke_grant(&entry("admin"), &grant, "withdrawn").await.unwrap(), 1);
+    let cause = tokio::time::timeout(Duration::from_secs(1), permit.ended()).await.unwrap();
+    assert_eq!((cause.cause, cause.grant.as_ref()), (audit::EndCause::GrantRevoked, Some(&grant)));
+    assert!(cause.message.contains("withdrawn"), "{}", cause.message);
+    let again = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap_err();
+    assert_eq!(again.code, "nothing-granted");
+    let outcome = Outcome { ended: Some(cause), ..ended() };
+    let closed = house.gate.close_session(permit, outcome).await.unwrap();
+    let records = house.entries();
+    assert!(records[usize::try_from(closed).unwrap()].contains("session_closed"));
+    assert!(records.iter().any(|r| r.contains("session_ended") && r.contains("grant-revoked")));
+    let twice = house.gate.revoke_grant(&entry("admin"), &grant, "again").await.unwrap_err();
+    assert_eq!(twice.kind, RefusalKind::Conflict);
+}
+
+/// However a revocation and many openings interleave, nobody keeps a permit that does not end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_session_slips_past_a_revocation() {
+    let house = house().await;
+    for _ in 0..20 {
+        let grant = house.grant(600).await;
+        let knocking: Vec<_> = (0..12)
+            .map(|_| {
+                let gate = house.gate.clone();
+                tokio::spawn(async move { gate.open_session(&entry("alice"), &knock("brca")).await })
+            })
+            .collect();
+        let gate = house.gate.clone();
+        let revoking =
+            tokio::spawn(async move { gate.revoke_grant(&entry("admin"), &grant, "race").await.map(|_| ()) });
+        revoking.await.unwrap().unwrap();
+        for knocked in knocking {
+            if let Ok(permit) = knocked.await.unwrap() {
+                let end = tokio::time::timeout(Duration::from_secs(5), permit.ended()).await;
+                assert_eq!(end.expect("the permit outlived its grant").cause, audit::EndCause::GrantRevoked);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn locking_a_person_ends_their_sessions_and_refuses_new_ones() {
+    let house = house().await;
+    house.grant(600).await;
+    let permit = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap();
+    assert_eq!(house.gate.lock_person(&entry("admin"), &person("alice"), "stolen laptop").await.unwrap(), 1);
+    assert_eq!(permit.ended().await.cause, audit::EndCause::PersonLocked);
+    let refusal = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap_err();
+    assert_eq!(refusal.code, "person-locked");
+}
+
+#[tokio::test]
+async fn administration_takes_its_role() {
+    let house = house().await;
+    let new = NewDataset {
+        dataset: dataset("mine"),
+        title: "mine".to_owned(),
+        conditions: vec![vec!["GRU".to_owned()]],
+    };
+    let refusal = house.gate.create_dataset(&entry("alice"), new).await.unwrap_err();
+    assert_eq!((refusal.kind, refusal.code.as_str()), (RefusalKind::Denied, "role-missing"));
+    assert!(house.entries()[usize::try_from(refusal.record.unwrap()).unwrap()].contains("admin_refused"));
+    let refusal =
+        house.gate.deposit(&entry("alice"), &dataset("cancer"), "x.bam", &agent()).await.unwrap_err();
+    assert_eq!(refusal.code, "role-missing");
+    let refusal = house.gate.revoke_grant(&entry("alice"), &house.grant(60).await, "mine").await.unwrap_err();
+    assert_eq!(refusal.code, "role-missing");
+}
+
+#[tokio::test]
+async fn without_a_log_there_is_no_permit() {
+    let house = house().await;
+    house.grant(600).await;
+    house.gate.log().close().await;
+    let refusal = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap_err();
+    assert_eq!((refusal.kind, refusal.code.as_str()), (RefusalKind::Unavailable, "audit-unavailable"));
+    assert!(house.store.open_sessions().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_last_record_of_a_session_counts_the_others() {
+    let house = house().await;
+    house.grant(600).await;
+    let permit = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap();
+    let session = permit.action().session.clone();
+    for _ in 0..3 {
+        let kind = EventKind::ChannelRefused { what: audit::ChannelKind::X11, detail: String::new() };
+        let event =
+            audit::Event { session: Some(session.clone()), ..audit::Event::new(house.gate.now(), kind) };
+        house.gate.record(&event).await.unwrap();
+    }
+    let (first, last) = (permit.record(), permit.record() + 3);
+    let closed = house.gate.close_session(permit, ended()).await.unwrap();
+    let records = house.entries();
+    let own: Vec<_> = records.iter().enumerate().filter(|(_, r)| r.contains(session.as_str())).collect();
+    let indexes: HashSet<u64> = own.iter().map(|(i, _)| *i as u64).collect();
+    assert_eq!(indexes, (first..=last).chain([closed]).collect());
+    let text = &records[usize::try_from(closed).unwrap()];
+    for part in
+        [format!("\"events_first\":{first}"), format!("\"events_last\":{last}"), "\"count\":4".to_owned()]
+    {
+        assert!(text.contains(&part), "{part} in {text}");
+    }
+}
+
+/// A broker that was killed left a session open: the next one says so in the log.
+#[tokio::test]
+async fn what_was_left_open_is_closed_at_the_next_start() {
+    let house = house().await;
+    house.grant(600).await;
+    let permit = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap();
+    let deposit =
+        house.gate.deposit(&entry("admin"), &dataset("cancer"), "half.bam", &agent()).await.unwrap();
+    std::mem::drop((permit, deposit));
+    house.gate.log().close().await;
+    let clock = Arc::clone(&house.clock) as Arc<dyn Clock>;
+    let entropy = SeededEntropy::new(3);
+    let spare = KeyPair::generate(&entropy).unwrap();
+    let again = Gate::new(Foundations {
+        store: house.store.clone(),
+        log: log(&house.dir.path().join("audit"), Arc::clone(&clock)),
+        signer: signer::SignerClient::new("/nonexistent/signer.sock"),
+        ticket_key: TicketKey::new(spare, house.ca.der().clone()),
+        clock,
+        entropy: Arc::new(entropy),
+        settings: Settings::default(),
+    })
+    .await
+    .unwrap();
+    assert!(house.store.open_sessions().await.unwrap().is_empty());
+    let last = again.log().read(0, 100_000).unwrap().pop().unwrap();
+    assert!(String::from_utf8(last.1).unwrap().contains("the broker was restarted"));
+    // The name of the deposit that was never finished is free again.
+    again.deposit(&entry("admin"), &dataset("cancer"), "half.bam", &agent()).await.unwrap();
+}
