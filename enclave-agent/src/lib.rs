@@ -8,6 +8,14 @@
 //! root on its own host, who can read what permitted workspaces may read, and a flaw in the kernel
 //! that the system-call filter leaves reachable.
 
+pub mod agent;
+pub mod config;
+pub mod enrol;
+pub mod identity;
 pub mod init_protocol;
+pub mod leftovers;
 pub mod mount;
+pub mod reports;
+pub mod service;
+pub mod storage;
 pub mod workspace;

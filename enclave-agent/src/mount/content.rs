@@ -6,14 +6,15 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use model::ObjectId;
-use sharding::vault::{ObjectReader, Vault};
+use model::{ObjectId, SessionId};
+use sharding::vault::{Fault, ObjectReader, Vault};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, Semaphore};
 use zeroize::Zeroizing;
 
 use super::cache::{BLOCK, BlockCache};
-use super::tree::File;
+use super::tree::{File, Tree};
+use crate::storage::Storage;
 
 /// How long a read may take before the reader is told that it failed.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -35,16 +36,20 @@ pub struct ReadFailure {
     pub detail: String,
 }
 
-/// Who hears of failed reads. Called from reading tasks: it must not block.
+/// Who hears of what goes wrong. Called from reading tasks: it must not block. The session is one
+/// that reads the object, if there is one.
 pub trait Watch: Send + Sync {
-    /// Takes one.
-    fn read_failed(&self, failure: ReadFailure);
+    /// A backend did not give a good share; another may have.
+    fn fault(&self, session: Option<SessionId>, fault: Fault);
+    /// A read failed.
+    fn read_failed(&self, session: Option<SessionId>, failure: ReadFailure);
 }
 
 /// The files of a workspace.
 pub struct Contents {
     vault: Vault,
     cache: BlockCache,
+    tree: Arc<Tree>,
     watch: Arc<dyn Watch>,
     opened: Mutex<HashMap<u64, Arc<Content>>>,
     ahead: Arc<Semaphore>,
@@ -60,10 +65,18 @@ struct Content {
 }
 
 impl Contents {
-    /// Reads from `vault` through a cache of so many bytes. Call it inside a runtime.
-    pub fn new(vault: Vault, cache_bytes: usize, watch: Arc<dyn Watch>) -> io::Result<Contents> {
+    /// Reads from `storage` through a cache of so many bytes. Call it inside a runtime.
+    pub fn new(
+        storage: &Storage,
+        tree: Arc<Tree>,
+        cache_bytes: usize,
+        watch: Arc<dyn Watch>,
+    ) -> io::Result<Contents> {
+        let (seen, told) = (tree.clone(), watch.clone());
+        let faults = move |fault: Fault| told.fault(seen.session_with(&fault.object), fault);
         Ok(Contents {
-            vault,
+            vault: storage.reading(Arc::new(faults)),
+            tree,
             cache: BlockCache::new(cache_bytes)?,
             watch,
             opened: Mutex::default(),
@@ -167,7 +180,7 @@ impl Contents {
     ) -> Result<Zeroizing<Vec<u8>>, ReadFailure> {
         let failure = |block, detail: String| {
             let failure = ReadFailure { object: file.object.clone(), block, detail };
-            self.watch.read_failed(failure.clone());
+            self.watch.read_failed(self.tree.session_with(&file.object), failure.clone());
             failure
         };
         let start = from * BLOCK as u64;

@@ -18,13 +18,14 @@ use std::sync::Arc;
 use certs::ticket::DatasetOrder;
 use fuser::{BackgroundSession, Config, MountOption, Notifier, SessionACL};
 use model::{ObjectId, SessionId};
-use sharding::vault::Vault;
 use tokio::runtime::Handle;
 
 use content::Contents;
 pub use content::{ReadFailure, Watch};
 use files::Files;
 use tree::Tree;
+
+use crate::storage::Storage;
 
 /// The datasets of one workspace, mounted.
 #[derive(Debug)]
@@ -47,16 +48,16 @@ pub struct Lease {
 }
 
 impl DataMount {
-    /// Mounts an empty tree at `path`. Reads go to `vault`, through a cache of at most
-    /// `cache_bytes`; failures are told to `watch`. Call it inside the runtime that is to read.
+    /// Mounts an empty tree at `path`. Reads go to `storage`, through a cache of at
+    /// most `cache_bytes`; failures are told to `watch`. Call it inside the runtime that is to read.
     pub fn open(
         path: &Path,
-        vault: Vault,
+        storage: &Storage,
         cache_bytes: usize,
         watch: Arc<dyn Watch>,
     ) -> io::Result<DataMount> {
         let tree = Arc::new(Tree::default());
-        let contents = Arc::new(Contents::new(vault, cache_bytes, watch)?);
+        let contents = Arc::new(Contents::new(storage, tree.clone(), cache_bytes, watch)?);
         let files = Files::new(tree.clone(), contents.clone(), Handle::current());
         let mut config = Config::default();
         config.mount_options = vec![

@@ -7,7 +7,7 @@ mod pipe;
 mod process;
 mod runtime;
 
-pub use bundle::{FIRST_HOST_ID, Limits, Owner};
+pub use bundle::{FIRST_HOST_ID, Limits, Owner, make_dir};
 pub use container::{Container, Place, StartError};
 pub use link::Lost;
 pub use pipe::Pipe;

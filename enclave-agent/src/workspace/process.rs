@@ -2,9 +2,10 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use super::link::{Link, Lost, Said};
 use super::pipe::Pipe;
@@ -64,14 +65,15 @@ pub enum Streams {
 pub struct Process {
     id: u64,
     link: Link,
-    said: mpsc::Receiver<Said>,
-    ended: bool,
+    said: Mutex<mpsc::Receiver<Said>>,
+    ended: AtomicBool,
 }
 
 impl Process {
     pub(super) async fn launch(link: &Link, launch: Launch) -> Result<(Process, Streams), LaunchError> {
         let (id, said) = link.register();
-        let mut process = Process { id, link: link.clone(), said, ended: false };
+        let process =
+            Process { id, link: link.clone(), said: Mutex::new(said), ended: AtomicBool::new(false) };
         let start = Start {
             id,
             command: launch.command,
@@ -89,7 +91,7 @@ impl Process {
             (vec![input_there.into(), output_there.into(), error_there.into()], Some(ours))
         };
         link.order(Order::Start(start), with)?;
-        let (notice, mut with) = match tokio::time::timeout(PATIENCE, process.said.recv()).await {
+        let (notice, mut with) = match tokio::time::timeout(PATIENCE, process.next()).await {
             Ok(Some(said)) => said,
             Ok(None) => return Err(Lost.into()),
             Err(_) => return Err(LaunchError::Slow),
@@ -97,7 +99,7 @@ impl Process {
         match notice {
             Notice::Started { .. } => {}
             Notice::Failed { reason, .. } => {
-                process.ended = true;
+                process.ended.store(true, Ordering::Relaxed);
                 return Err(LaunchError::Failed(reason));
             }
             Notice::Ready | Notice::Ended { .. } => {
@@ -119,11 +121,11 @@ impl Process {
     }
 
     /// Waits until no process of the session is left; says how its leader ended.
-    pub async fn ended(&mut self) -> Result<End, Lost> {
+    pub async fn ended(&self) -> Result<End, Lost> {
         loop {
-            match self.said.recv().await {
+            match self.next().await {
                 Some((Notice::Ended { end, .. }, _)) => {
-                    self.ended = true;
+                    self.ended.store(true, Ordering::Relaxed);
                     return Ok(end);
                 }
                 Some(_) => {}
@@ -141,11 +143,15 @@ impl Process {
     pub fn kill(&self) {
         let _ = self.link.order(Order::Kill { id: self.id }, Vec::new());
     }
+
+    async fn next(&self) -> Option<Said> {
+        self.said.lock().await.recv().await
+    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if !self.ended {
+        if !self.ended.load(Ordering::Relaxed) {
             self.kill();
         }
         self.link.forget(self.id);

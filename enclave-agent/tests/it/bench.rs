@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use certs::ticket::{DatasetOrder, ObjectOrder};
 use enclave_agent::init_protocol::End;
+use enclave_agent::storage::Storage;
 use enclave_agent::workspace::{Container, Launch, Limits, Owner, Place, Process, Runtime, Streams};
-use model::{PersonId, StudyId, WorkspaceId};
+use model::{BackendId, DatasetId, ObjectId, PersonId, SeededEntropy, StudyId, WorkspaceId};
+use sharding::vault::Backend;
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
@@ -101,7 +104,7 @@ impl Running {
     }
 }
 
-pub async fn finish(mut process: Process, streams: Streams) -> Done {
+pub async fn finish(process: Process, streams: Streams) -> Done {
     let Streams::Pipes { input, output, error } = streams else { panic!("no terminal was asked for") };
     drop(input);
     let (out, err) = tokio::join!(drain(&output), drain(&error));
@@ -124,4 +127,38 @@ pub async fn drain(pipe: &enclave_agent::workspace::Pipe) -> String {
 /// The repository's real test data.
 pub fn giab(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/giab_tiny").join(name)
+}
+
+/// Three backends, any two of which suffice.
+pub struct Shares {
+    pub folders: Vec<PathBuf>,
+    pub storage: Storage,
+}
+
+impl Shares {
+    pub fn new(bench: &Bench) -> Shares {
+        let folders: Vec<PathBuf> = (1..=3).map(|n| bench.dir().join(format!("backend{n}"))).collect();
+        let backends = folders
+            .iter()
+            .zip(["north", "east", "south"])
+            .map(|(folder, name)| Backend::local(BackendId::from_name(name).unwrap(), name, folder).unwrap())
+            .collect();
+        Shares { storage: Storage::new(backends, 2), folders }
+    }
+
+    pub async fn deposit(&self, dataset: &str, files: &[(&str, Vec<u8>)]) -> DatasetOrder {
+        let vault = self.storage.depositing().unwrap();
+        let mut objects = Vec::new();
+        for (name, bytes) in files {
+            let object = ObjectId::from_name(&format!("{dataset}-{}", objects.len())).unwrap();
+            let done = vault.deposit(&object, &bytes[..], &SeededEntropy::new(5), |_| {}).await.unwrap();
+            objects.push(ObjectOrder {
+                object,
+                name: (*name).to_owned(),
+                size: done.size,
+                manifest_root: done.root,
+            });
+        }
+        DatasetOrder { dataset: DatasetId::from_name(dataset).unwrap(), objects }
+    }
 }

@@ -2,4 +2,5 @@
 
 mod bench;
 mod mount;
+mod session;
 mod workspace;

@@ -1,56 +1,29 @@
 //! Datasets, read from inside a workspace while their shares lie on three backends.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use certs::ticket::{DatasetOrder, ObjectOrder};
 use enclave_agent::init_protocol::End;
 use enclave_agent::mount::{DataMount, ReadFailure, Watch};
 use enclave_agent::workspace::Limits;
-use model::{BackendId, DatasetId, ObjectId, SeededEntropy, SessionId};
-use sharding::vault::{Backend, Options, Vault};
+use model::SessionId;
+use sharding::vault::Fault;
 
-use crate::bench::{Bench, Running, giab, owner};
+use crate::bench::{Bench, Running, Shares, giab, owner};
 
 #[derive(Default)]
-struct Heard(Mutex<Vec<ReadFailure>>);
+struct Heard {
+    faults: Mutex<Vec<(Option<SessionId>, Fault)>>,
+    failures: Mutex<Vec<(Option<SessionId>, ReadFailure)>>,
+}
 
 impl Watch for Heard {
-    fn read_failed(&self, failure: ReadFailure) {
-        self.0.lock().unwrap().push(failure);
-    }
-}
-
-struct Shares {
-    folders: Vec<PathBuf>,
-    vault: Vault,
-}
-
-impl Shares {
-    fn new(bench: &Bench) -> Shares {
-        let folders: Vec<PathBuf> = (1..=3).map(|n| bench.dir().join(format!("backend{n}"))).collect();
-        let backends = folders
-            .iter()
-            .zip(["north", "east", "south"])
-            .map(|(folder, name)| Backend::local(BackendId::from_name(name).unwrap(), name, folder).unwrap())
-            .collect();
-        Shares { vault: Vault::new(backends, 2, Options::default()).unwrap(), folders }
+    fn fault(&self, session: Option<SessionId>, fault: Fault) {
+        self.faults.lock().unwrap().push((session, fault));
     }
 
-    async fn deposit(&self, dataset: &str, files: &[(&str, Vec<u8>)]) -> DatasetOrder {
-        let mut objects = Vec::new();
-        for (name, bytes) in files {
-            let object = ObjectId::from_name(&format!("{dataset}-{}", objects.len())).unwrap();
-            let done = self.vault.deposit(&object, &bytes[..], &SeededEntropy::new(5), |_| {}).await.unwrap();
-            objects.push(ObjectOrder {
-                object,
-                name: (*name).to_owned(),
-                size: done.size,
-                manifest_root: done.root,
-            });
-        }
-        DatasetOrder { dataset: DatasetId::from_name(dataset).unwrap(), objects }
+    fn read_failed(&self, session: Option<SessionId>, failure: ReadFailure) {
+        self.failures.lock().unwrap().push((session, failure));
     }
 }
 
@@ -69,7 +42,7 @@ async fn real_tools_read_datasets_and_lose_them_with_the_session() {
     let id = bench.id();
     let data = bench.place.make_data_dir(&id).unwrap();
     let heard = Arc::new(Heard::default());
-    let mount = DataMount::open(&data, shares.vault.clone(), 8 << 20, heard.clone()).unwrap();
+    let mount = DataMount::open(&data, &shares.storage, 8 << 20, heard.clone()).unwrap();
     let alice = Running(Arc::new(bench.place.start(&id, &owner("brca", "alice"), &data).await.unwrap()));
     assert_eq!(alice.sh("ls -A /data").await.out, "");
 
@@ -133,7 +106,7 @@ async fn real_tools_read_datasets_and_lose_them_with_the_session() {
     let done = crate::bench::finish(process, streams).await;
     assert_eq!(done.out, "open\n", "{done:?}");
     assert_eq!(done.err.matches("Permission denied").count(), 3, "{done:?}");
-    assert!(heard.0.lock().unwrap().is_empty());
+    assert!(heard.failures.lock().unwrap().is_empty());
 
     alice.0.stop().await.unwrap();
     mount.close();
@@ -150,7 +123,7 @@ async fn a_read_survives_one_backend_and_names_the_loss_of_two() {
     let data = bench.dir().join("mnt");
     std::fs::create_dir(&data).unwrap();
     let heard = Arc::new(Heard::default());
-    let mount = DataMount::open(&data, shares.vault.clone(), 1 << 20, heard.clone()).unwrap();
+    let mount = DataMount::open(&data, &shares.storage, 1 << 20, heard.clone()).unwrap();
     let _lease = mount.grant(&SessionId::from_name("s1").unwrap(), &[reference]);
     let read = |name: &str| {
         let path = data.join("reference").join(name);
@@ -163,7 +136,11 @@ async fn a_read_survives_one_backend_and_names_the_loss_of_two() {
     let error = read("r.fa").await.unwrap().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
     assert!(began.elapsed() < Duration::from_secs(5));
-    let heard = heard.0.lock().unwrap();
-    assert!(heard[0].detail.contains("north") || heard[0].detail.contains("south"), "{heard:?}");
+    let failures = heard.failures.lock().unwrap().clone();
+    assert_eq!(failures[0].0, SessionId::from_name("s1").ok());
+    let faults = heard.faults.lock().unwrap().clone();
+    for institution in ["north", "south"] {
+        assert!(faults.iter().any(|(session, fault)| session.is_some() && fault.institution == institution));
+    }
     mount.close();
 }

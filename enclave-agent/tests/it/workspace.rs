@@ -61,7 +61,7 @@ async fn a_kill_takes_every_descendant_within_a_second() {
     let bench = Bench::new(Limits { processes: 256, ..Limits::default() });
     let alice = bench.start(&owner("brca", "alice")).await;
     let (kept, kept_streams) = alice.begin("sleep 300").await;
-    let (mut process, _streams) = alice
+    let (process, _streams) = alice
         .begin(
             "setsid bash -c 'setsid sleep 301 & sleep 302' & \
              (trap '' TERM HUP INT; setsid setsid sleep 303 &) ; \
@@ -94,7 +94,7 @@ async fn a_terminal_is_a_terminal_of_the_workspace() {
     let alice = bench.start(&owner("brca", "alice")).await;
     let mut launch = alice.launch_of("tty; stty size; stat -c %U $(tty); [ -t 0 ] && [ -t 2 ] && echo yes; read x; stty size; echo \"got $x\"");
     launch.terminal = Some(Terminal { rows: 33, cols: 101, width_px: 0, height_px: 0, modes: vec![(53, 0)] });
-    let (mut process, streams) = alice.0.launch(launch).await.unwrap();
+    let (process, streams) = alice.0.launch(launch).await.unwrap();
     let Streams::Terminal(terminal) = streams else { panic!("a terminal was asked for") };
     tokio::time::sleep(Duration::from_millis(150)).await;
     terminal.resize(40, 90, 0, 0).unwrap();
@@ -108,7 +108,7 @@ async fn a_terminal_is_a_terminal_of_the_workspace() {
     let mut launch = alice.launch_of("");
     launch.command = None;
     launch.terminal = Some(Terminal { rows: 24, cols: 80, width_px: 0, height_px: 0, modes: vec![] });
-    let (mut process, streams) = alice.0.launch(launch).await.unwrap();
+    let (process, streams) = alice.0.launch(launch).await.unwrap();
     let Streams::Terminal(terminal) = streams else { panic!("a terminal was asked for") };
     terminal.write_all(b"echo $0 $SHLVL; sleep 100\n").await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;

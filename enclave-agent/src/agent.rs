@@ -1,0 +1,310 @@
+//! The agent as a whole: from the folder to the link with the broker, and back.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use certs::TrustDomain;
+use model::{Clock, Entropy};
+use sharding::vault::Backend;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+use wire::agent::{BrokerLink, Status};
+use wire::message::{Hello, VERSION};
+
+use crate::config::Config;
+use crate::enrol::{EnrolError, Office, read_token};
+use crate::identity::{Enrolment, KeptError, intake_key};
+use crate::leftovers;
+use crate::reports::Reports;
+use crate::service::{Service, Setup, Workspaces};
+use crate::storage::Storage;
+use crate::workspace::{Place, Runtime, RuntimeError, make_dir};
+
+/// How often the token file is looked for, and a failed enrolment tried again.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long after a failed enrolment or renewal it is tried again.
+const AGAIN: Duration = Duration::from_secs(30);
+/// How long sessions may take to end when the agent stops.
+const DRAIN: Duration = Duration::from_secs(3);
+/// Input that may wait unread in a stream. The broker opens as many streams as there may be
+/// sessions.
+const STREAM_WINDOW: u32 = 1 << 20;
+
+/// Why the agent does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A folder or a file.
+    #[error("{what}")]
+    Files {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A backend's folder.
+    #[error("the backend {0} cannot be used")]
+    Backend(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What an earlier agent left could not be removed.
+    #[error("what an earlier agent left behind could not be removed")]
+    Leftovers(#[source] RuntimeError),
+    /// What is kept in the folder.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
+    /// TLS.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] wire::tls::TlsError),
+}
+
+/// What the agent takes from its surroundings.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Now.
+    pub clock: Arc<dyn Clock>,
+    /// Keys and shares.
+    pub entropy: Arc<dyn Entropy>,
+    /// The program that becomes PID 1, unless configured.
+    pub init: PathBuf,
+}
+
+/// Runs until `stop` is true. `ready` is called whenever the broker has admitted the agent.
+pub async fn run(
+    config: Config,
+    around: Surroundings,
+    stop: watch::Receiver<bool>,
+    ready: impl Fn() + Send + Sync,
+) -> Result<(), AgentError> {
+    let place = place(&config, &around)?;
+    leftovers::reap(&place).await.map_err(AgentError::Leftovers)?;
+    make_dir(&place.run, 0o711)
+        .map_err(|source| files("the folder of running workspaces could not be made", source))?;
+    let intake = intake_key(&around.dir, &*around.entropy)?;
+    let storage = storage(&config, &around.dir)?;
+    let mut stopped = stop.clone();
+    let enrolment = tokio::select! {
+        enrolment = enrolled(&config, &around) => enrolment?,
+        _ = stopped.wait_for(|stop| *stop) => {
+            leftovers::sweep(&place);
+            return Ok(());
+        }
+    };
+    let tls = wire::Tls::new(
+        enrolment.domain.clone(),
+        enrolment.ca.clone(),
+        &enrolment.identity,
+        around.clock.clone(),
+    )?;
+    let hello = Hello {
+        version: VERSION,
+        agent: concat!("sekisho-agent ", env!("CARGO_PKG_VERSION")).to_owned(),
+        kernel: kernel(),
+        intake_key: intake.public().to_bytes(),
+        backends: storage.names(),
+        capacity: config.sessions,
+    };
+    let limits =
+        wire::Limits { streams: config.sessions, stream_window: STREAM_WINDOW, ..wire::Limits::default() };
+    let link = wire::agent::connect_with(config.broker.clone(), &tls, hello, limits)?;
+    let outlet: Arc<OnceLock<BrokerLink>> = Arc::new(OnceLock::from(link.clone()));
+    let workspaces = Workspaces::new(Setup {
+        place: place.clone(),
+        storage,
+        cache_bytes: config.cache_mib << 20,
+        idle: Duration::from_secs(config.idle_secs),
+        reports: reports(outlet),
+    });
+    let service = Arc::new(Service {
+        me: config.agent.clone(),
+        domain: enrolment.domain.clone(),
+        ca: enrolment.ca.clone(),
+        clock: around.clock.clone(),
+        entropy: around.entropy.clone(),
+        intake,
+        workspaces: workspaces.clone(),
+        seen: crate::service::Seen::default(),
+        places: Arc::new(Semaphore::new(config.sessions as usize)),
+    });
+    let tasks = TaskTracker::new();
+    let mut stopped = stop.clone();
+    tokio::select! {
+        () = serve(&link, &service, &tasks) => {}
+        () = watch_link(&link, &enrolment.domain, &ready) => {}
+        () = workspaces.tend() => {}
+        () = renew(&config, &around, enrolment.clone(), &tls) => {}
+        _ = stopped.wait_for(|stop| *stop) => {}
+    }
+    tracing::info!("stopping");
+    workspaces.stop_all("the agent stops").await;
+    tasks.close();
+    let _ = tokio::time::timeout(DRAIN, tasks.wait()).await;
+    // A session that was being opened may have started a workspace meanwhile.
+    workspaces.stop_all("the agent stops").await;
+    let _ = tokio::time::timeout(DRAIN, link.close()).await;
+    leftovers::sweep(&place);
+    Ok(())
+}
+
+/// Where workspaces run.
+fn place(config: &Config, around: &Surroundings) -> Result<Place, AgentError> {
+    let tag =
+        leftovers::tag(&around.dir).map_err(|source| files("the agent's folder cannot be read", source))?;
+    let run = match &config.run {
+        Some(run) => std::path::absolute(around.dir.join(run))
+            .map_err(|source| files("`run` is not a path", source))?,
+        None => Path::new("/run/sekisho").join(&tag),
+    };
+    if config.run.is_none() {
+        make_dir(Path::new("/run/sekisho"), 0o711)
+            .map_err(|source| files("/run/sekisho could not be made; is the agent root?", source))?;
+    }
+    Ok(Place {
+        runtime: Runtime { program: config.runtime.clone(), root: run.join("runtime") },
+        run,
+        homes: around.dir.join("homes"),
+        init: config.init.clone().unwrap_or_else(|| around.init.clone()),
+        cgroup: leftovers::cgroup(&tag),
+        limits: config.limits.clone(),
+    })
+}
+
+fn storage(config: &Config, dir: &Path) -> Result<Storage, AgentError> {
+    let backends = config.backends.iter().map(|backend| {
+        Backend::local(backend.id.clone(), backend.institution.clone(), &dir.join(&backend.path))
+            .map_err(|error| AgentError::Backend(backend.id.to_string(), error.into()))
+    });
+    Ok(Storage::new(backends.collect::<Result<_, _>>()?, config.k))
+}
+
+/// The kept enrolment, or a new one once there is a token.
+async fn enrolled(config: &Config, around: &Surroundings) -> Result<Enrolment, AgentError> {
+    match Enrolment::load(&around.dir, &config.agent, around.clock.now())? {
+        Some(Ok(kept)) => return Ok(kept),
+        Some(Err(reason)) => {
+            tracing::warn!(%reason, "the kept certificate cannot be used: a new token is needed")
+        }
+        None => {}
+    }
+    let path = around.dir.join(&config.enrol_token);
+    tracing::info!(token = %path.display(), "waiting for a one-time token");
+    loop {
+        let token = read_token(&path)
+            .map_err(|source| files(format!("{} cannot be read", path.display()), source))?;
+        let Some(token) = token.filter(|text| !text.trim().is_empty()) else {
+            tokio::time::sleep(LOOK).await;
+            continue;
+        };
+        match ask(config, around, move |office| office.enrol(&token)).await {
+            Ok(enrolment) => {
+                enrolment.keep(&around.dir)?;
+                let _ = std::fs::remove_file(&path);
+                tracing::info!(domain = %enrolment.domain, "enrolled");
+                return Ok(enrolment);
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(%error, "enrolment failed");
+                // The broker may still be starting; a token that is wrong may be replaced.
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+}
+
+/// Renews the certificate in time, for ever.
+async fn renew(config: &Config, around: &Surroundings, mut current: Enrolment, tls: &wire::Tls) {
+    loop {
+        // The wall clock may be set, or the machine sleep: look at it now and then.
+        let wait = current.renew_in(around.clock.now());
+        if !wait.is_zero() {
+            tokio::time::sleep(wait.min(AGAIN)).await;
+            continue;
+        }
+        let old = current.clone();
+        let renewed = ask(config, around, move |office| office.renew(&old)).await;
+        let kept = renewed.map_err(|error| chain(&error)).and_then(|renewed| {
+            tls.replace(&renewed.identity).map_err(|error| chain(&error))?;
+            renewed.keep(&around.dir).map_err(|error| chain(&error))?;
+            Ok(renewed)
+        });
+        match kept {
+            Ok(renewed) => {
+                tracing::info!(until = %renewed.until, "the certificate was renewed");
+                current = renewed;
+            }
+            Err(error) => {
+                tracing::error!(%error, until = %current.until, "the certificate could not be renewed");
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Asks the broker's office on a thread that may block.
+async fn ask<F>(config: &Config, around: &Surroundings, what: F) -> Result<Enrolment, EnrolError>
+where
+    F: FnOnce(&Office<'_>) -> Result<Enrolment, EnrolError> + Send + 'static,
+{
+    let (api, me) = (config.api.clone(), config.agent.clone());
+    let (clock, entropy) = (around.clock.clone(), around.entropy.clone());
+    let asked = tokio::task::spawn_blocking(move || {
+        what(&Office { api: &api, me: &me, clock: &*clock, entropy: &*entropy })
+    });
+    match asked.await {
+        Ok(answer) => answer,
+        Err(died) => Err(EnrolError::Connect(io::Error::other(died))),
+    }
+}
+
+async fn serve(link: &BrokerLink, service: &Arc<Service>, tasks: &TaskTracker) {
+    while let Some(incoming) = link.accept().await {
+        service.obey(incoming, tasks);
+    }
+}
+
+/// Says `ready` at every admission.
+async fn watch_link(link: &BrokerLink, domain: &TrustDomain, ready: &(impl Fn() + Send + Sync)) {
+    let mut status = link.status();
+    loop {
+        let now = status.borrow_and_update().clone();
+        match now {
+            Status::Connected { remote, td } => {
+                tracing::info!(%remote, %td, "connected");
+                if td != domain.as_str() {
+                    tracing::warn!(%td, ours = %domain, "the broker says another trust domain");
+                }
+                ready();
+            }
+            Status::Away { .. } => {}
+            Status::Closed => return,
+        }
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn reports(link: Arc<OnceLock<BrokerLink>>) -> Reports {
+    Reports::new(Box::new(move |event| {
+        let Some(link) = link.get() else { return };
+        if let Err(full) = link.try_report(event) {
+            tracing::error!(%full, "a report was lost: the broker does not take them");
+        }
+    }))
+}
+
+fn kernel() -> String {
+    nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn files(what: impl Into<String>, source: io::Error) -> AgentError {
+    AgentError::Files { what: what.into(), source }
+}
+
+/// An error with its sources, for the log.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    crate::service::chain(error)
+}

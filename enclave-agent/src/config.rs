@@ -1,0 +1,187 @@
+//! What an operator may set, in `config.toml` of the agent's folder.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use model::{AgentId, BackendId};
+use serde::{Deserialize, Deserializer, de};
+
+use crate::workspace::Limits;
+
+/// What is written when there is no `config.toml` yet: every key, commented.
+pub const FIRST: &str = include_str!("config.toml");
+
+/// The configuration.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// This agent.
+    #[serde(deserialize_with = "agent")]
+    pub agent: AgentId,
+    /// Where the broker takes agents, `host:port` (UDP).
+    pub broker: String,
+    /// The broker's API, `https://host:port`.
+    pub api: String,
+    /// The file with the one-time token.
+    pub enrol_token: PathBuf,
+    /// How many backends it takes to read.
+    pub k: u8,
+    /// Where shares lie.
+    pub backends: Vec<BackendConfig>,
+    /// The OCI runtime.
+    pub runtime: PathBuf,
+    /// The program that becomes PID 1; beside the agent's own if not set.
+    pub init: Option<PathBuf>,
+    /// Where running workspaces have their files; under `/run/sekisho` if not set.
+    pub run: Option<PathBuf>,
+    /// Sessions at once.
+    pub sessions: u32,
+    /// Seconds after which a workspace without sessions is stopped.
+    pub idle_secs: u64,
+    /// Memory for rebuilt blocks per workspace, MiB.
+    pub cache_mib: usize,
+    /// What each workspace may use at most.
+    pub limits: Limits,
+}
+
+/// A backend.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendConfig {
+    /// Its name.
+    pub id: BackendId,
+    /// Who runs it, for people.
+    pub institution: String,
+    /// Its folder.
+    pub path: PathBuf,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read or written.
+    #[error("{path} cannot be read or written")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file says something that cannot be.
+    #[error("{path}: {reason}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What, where, and what would be right.
+        reason: String,
+    },
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            agent: default_agent(),
+            broker: "127.0.0.1:8444".to_owned(),
+            api: "https://localhost:8443".to_owned(),
+            enrol_token: "enrol.token".into(),
+            k: 3,
+            backends: Vec::new(),
+            runtime: "runc".into(),
+            init: None,
+            run: None,
+            sessions: 256,
+            idle_secs: 300,
+            cache_mib: 64,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads `config.toml` in `dir`, writing it first if it is not there.
+    pub fn load(dir: &Path) -> Result<Config, ConfigError> {
+        let path = dir.join("config.toml");
+        let file = |source| ConfigError::File { path: path.clone(), source };
+        if !path.exists() {
+            fs::write(&path, FIRST).map_err(file)?;
+        }
+        let text = fs::read_to_string(&path).map_err(file)?;
+        Config::parse(&text).map_err(|reason| ConfigError::Content { path, reason })
+    }
+
+    /// Reads the text of a `config.toml`.
+    pub fn parse(text: &str) -> Result<Config, String> {
+        let config: Config = toml::from_str(text).map_err(|error| error.to_string())?;
+        let n = config.backends.len();
+        if n < 2 || n > 255 || config.k < 2 || usize::from(config.k) > n {
+            return Err(format!(
+                "{n} backends are named and k is {}; name 2 to 255 [[backends]], and 2 ≤ k ≤ their number",
+                config.k
+            ));
+        }
+        if !config.api.starts_with("https://") {
+            return Err("api is an address that begins with https://".to_owned());
+        }
+        if config.sessions == 0 || config.cache_mib == 0 {
+            return Err("sessions and cache_mib are at least 1".to_owned());
+        }
+        Ok(config)
+    }
+}
+
+fn default_agent() -> AgentId {
+    AgentId::from_name("main").unwrap_or_else(|_| unreachable!("a plain name"))
+}
+
+/// With or without the prefix.
+fn agent<'de, D: Deserializer<'de>>(from: D) -> Result<AgentId, D::Error> {
+    let text = String::deserialize(from)?;
+    let name = text.strip_prefix(AgentId::PREFIX).unwrap_or(&text);
+    AgentId::from_name(name).map_err(de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKENDS: &str = "
+        [[backends]]\nid = 'backend:a'\ninstitution = 'A'\npath = '../a'
+        [[backends]]\nid = 'backend:b'\ninstitution = 'B'\npath = '../b'";
+
+    #[test]
+    fn what_is_written_first_shows_the_defaults() {
+        let shown: String = FIRST
+            .lines()
+            .filter_map(|line| line.strip_prefix("#: "))
+            .filter(|line| !line.starts_with("init =") && !line.starts_with("run ="))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let parsed: Config = toml::from_str(&shown).unwrap();
+        assert_eq!(Config { backends: Vec::new(), ..parsed }, Config::default());
+        assert!(Config::parse(FIRST).unwrap_err().contains("backends"), "backends have no default");
+    }
+
+    #[test]
+    fn a_name_goes_with_or_without_its_prefix() {
+        for name in ["hall-1", "agent:hall-1"] {
+            let config = Config::parse(&format!("agent = '{name}'\nk = 2\n{BACKENDS}")).unwrap();
+            assert_eq!(config.agent.as_str(), "agent:hall-1");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for (bad, word) in [
+            ("colour = 'red'", "colour"),
+            ("k = 3", "k is 3"),
+            ("k = 1", "k is 1"),
+            ("k = 2\napi = 'http://x'", "https"),
+            ("k = 2\nagent = '../x'", "name"),
+        ] {
+            let error = Config::parse(&format!("{bad}\n{BACKENDS}")).unwrap_err();
+            assert!(error.contains(word), "{bad}: {error}");
+        }
+    }
+}

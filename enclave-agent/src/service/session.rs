@@ -1,0 +1,292 @@
+//! A session: from the ticket to the exit status.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use certs::ticket::{Order, SessionOrder};
+use model::{Clock, Timestamp};
+use tokio::sync::mpsc;
+use wire::StreamError;
+use wire::agent::{SessionReceiver, SessionSender, SessionStream};
+use wire::message::{OpenSession, Refused, SessionInput, SessionOutput};
+
+use super::{Service, full, input, refused};
+use crate::init_protocol::End;
+use crate::workspace::{Lost, Owner, Pipe, Process, Streams};
+
+/// Bytes read from a session's output at once.
+const CHUNK: usize = 64 * 1024;
+/// Pieces of input that may wait for a process to read them.
+const WAITING: usize = 4;
+/// How long the processes of a session may take to be gone once they are killed.
+const PATIENCE: Duration = Duration::from_millis(800);
+/// How long the broker may take to hear the last word.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// The clock is asked this often whether access has ended: it may be set meanwhile.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How a session ended.
+enum Outcome {
+    /// By itself; everything it wrote was sent.
+    Exited(End),
+    /// From outside, with a sentence for the person.
+    Aborted(String),
+    /// The broker is gone, and nobody is there to be told.
+    Broken,
+}
+
+impl Service {
+    pub(super) async fn session(&self, open: OpenSession, stream: SessionStream, has_place: bool) {
+        let SessionStream { mut sender, receiver } = stream;
+        let gone = sender.gone();
+        tokio::pin!(gone);
+        // What is being started ends with the stream, too.
+        let begun = tokio::select! {
+            begun = self.begin(open, has_place) => begun,
+            () = &mut gone => return,
+        };
+        let mut begun = match begun {
+            Ok(begun) => begun,
+            Err(refused) => {
+                let _ = tokio::time::timeout(FAREWELL, sender.send(SessionOutput::Refused(refused))).await;
+                return;
+            }
+        };
+        let opened =
+            SessionOutput::Opened { workspace: begun.order.workspace.clone(), cold: begun.stay.cold };
+        let outcome = match sender.send(opened).await {
+            Err(_) => Outcome::Broken,
+            Ok(()) => tokio::select! {
+                biased;
+                () = &mut gone => Outcome::Broken,
+                () = begun.stay.container.gone() => Outcome::Aborted("The workspace ended.".to_owned()),
+                () = until(&*self.clock, begun.order.access_until) => {
+                    Outcome::Aborted("Your access to this study has ended.".to_owned())
+                }
+                outcome = pump(&begun.process, begun.streams, &mut sender, receiver) => outcome,
+            },
+        };
+        // No byte more, whatever processes there still are.
+        begun.stay.withdraw();
+        let last = match outcome {
+            Outcome::Exited(end) => Some(SessionOutput::Exit(input::exited(end))),
+            other => {
+                begun.process.kill();
+                match tokio::time::timeout(PATIENCE, begun.process.ended()).await {
+                    Ok(_) => {}
+                    Err(_) => {
+                        tracing::error!(session = %begun.order.session, "a session outlived its kill");
+                        self.workspaces.condemn(&begun.order.workspace, "a session could not be ended").await;
+                    }
+                }
+                match other {
+                    Outcome::Aborted(reason) => Some(SessionOutput::Aborted { reason }),
+                    Outcome::Exited(_) | Outcome::Broken => None,
+                }
+            }
+        };
+        if let Some(last) = last {
+            let _ = tokio::time::timeout(FAREWELL, sender.send(last)).await;
+        }
+    }
+
+    async fn begin(&self, open: OpenSession, has_place: bool) -> Result<Begun, Refused> {
+        let Order::Session(order) = self.open(&open.ticket)?.order else {
+            return Err(refused(
+                "ticket.other_order",
+                "The gate's order is not one for a session. Try again.",
+            ));
+        };
+        if !has_place {
+            return Err(full());
+        }
+        let owner = Owner { study: order.study.clone(), person: order.person.clone() };
+        let launch = input::launch(&owner, open.command, open.pty, open.env)?;
+        let stay = self.workspaces.enter(&order).await.map_err(|error| {
+            tracing::error!(workspace = %order.workspace, error = %chain(&error), "no workspace");
+            refused(
+                "workspace.failed",
+                "Your workspace could not be started. Try again; if it stays so, tell the operators.",
+            )
+        })?;
+        let (process, streams) = stay.container.launch(launch).await.map_err(|error| {
+            tracing::error!(workspace = %order.workspace, error = %chain(&error), "no session");
+            refused(
+                "session.failed",
+                "Your session could not be started. Try again; if it stays so, tell the operators.",
+            )
+        })?;
+        Ok(Begun { order, process, streams, stay })
+    }
+}
+
+/// A session that runs. The fields are dropped in this order: processes before data.
+struct Begun {
+    order: SessionOrder,
+    process: Process,
+    streams: Streams,
+    stay: super::Stay,
+}
+
+/// Moves bytes until the session ends by itself, the broker ends it or the stream breaks.
+async fn pump(
+    process: &Process,
+    streams: Streams,
+    sender: &mut SessionSender,
+    receiver: SessionReceiver,
+) -> Outcome {
+    let (waiting, pieces) = mpsc::channel(WAITING);
+    match streams {
+        Streams::Terminal(terminal) => {
+            let hearing = hear(process, Some(&terminal), receiver, waiting);
+            let writing = feed_terminal(&terminal, pieces);
+            let output = async {
+                send_all(&terminal, sender, SessionOutput::Stdout).await?;
+                Ok(process.ended().await)
+            };
+            race(hearing, writing, output).await
+        }
+        Streams::Pipes { input, output, error } => {
+            let hearing = hear(process, None, receiver, waiting);
+            let writing = feed_pipe(input, pieces);
+            let output = async {
+                send_both(&output, &error, sender).await?;
+                Ok(process.ended().await)
+            };
+            race(hearing, writing, output).await
+        }
+    }
+}
+
+async fn race(
+    hearing: impl Future<Output = Outcome>,
+    writing: impl Future<Output = Infallible>,
+    output: impl Future<Output = Result<Result<End, Lost>, StreamError>>,
+) -> Outcome {
+    tokio::select! {
+        outcome = hearing => outcome,
+        never = writing => match never {},
+        ended = output => match ended {
+            Ok(Ok(end)) => Outcome::Exited(end),
+            Ok(Err(Lost)) => Outcome::Aborted("The workspace ended.".to_owned()),
+            Err(_) => Outcome::Broken,
+        },
+    }
+}
+
+/// Takes what the broker says; returns when the session is to end.
+async fn hear(
+    process: &Process,
+    terminal: Option<&Pipe>,
+    mut receiver: SessionReceiver,
+    waiting: mpsc::Sender<Option<Bytes>>,
+) -> Outcome {
+    loop {
+        match receiver.next().await {
+            // Whoever reads them is never gone before this function is.
+            Ok(Some(SessionInput::Stdin(bytes))) => drop(waiting.send(Some(bytes)).await),
+            Ok(Some(SessionInput::StdinEof)) => drop(waiting.send(None).await),
+            Ok(Some(SessionInput::Resize(to))) => {
+                if let Some(terminal) = terminal {
+                    let (rows, cols, width_px, height_px) = input::size(to);
+                    let _ = terminal.resize(rows, cols, width_px, height_px);
+                }
+            }
+            Ok(Some(SessionInput::Signal(name))) => {
+                if let Some(signal) = input::parse_signal(&name) {
+                    process.signal(signal);
+                }
+            }
+            Ok(Some(SessionInput::Kill { reason })) => return Outcome::Aborted(reason),
+            Ok(None) | Err(_) => return Outcome::Broken,
+        }
+    }
+}
+
+/// Writes input into a pipe; its end closes the pipe. What nobody reads any more is dropped.
+async fn feed_pipe(input: Pipe, mut pieces: mpsc::Receiver<Option<Bytes>>) -> Infallible {
+    let mut open = Some(input);
+    while let Some(piece) = pieces.recv().await {
+        let writes = match (&open, piece) {
+            (Some(pipe), Some(bytes)) => pipe.write_all(&bytes).await.is_ok(),
+            (_, None) => false,
+            (None, Some(_)) => continue,
+        };
+        if !writes {
+            open = None;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Writes input into a terminal, whose end of input is a character.
+async fn feed_terminal(terminal: &Pipe, mut pieces: mpsc::Receiver<Option<Bytes>>) -> Infallible {
+    const END_OF_TRANSMISSION: &[u8] = &[4];
+    while let Some(piece) = pieces.recv().await {
+        let bytes = piece.unwrap_or(Bytes::from_static(END_OF_TRANSMISSION));
+        let _ = terminal.write_all(&bytes).await;
+    }
+    std::future::pending().await
+}
+
+async fn send_all(
+    from: &Pipe,
+    sender: &mut SessionSender,
+    name: impl Fn(Bytes) -> SessionOutput,
+) -> Result<(), StreamError> {
+    while let Some(bytes) = piece(from).await {
+        sender.send(name(bytes)).await?;
+    }
+    Ok(())
+}
+
+/// Sends both outputs in the order in which they are found.
+async fn send_both(output: &Pipe, error: &Pipe, sender: &mut SessionSender) -> Result<(), StreamError> {
+    loop {
+        tokio::select! {
+            bytes = piece(output) => match bytes {
+                Some(bytes) => sender.send(SessionOutput::Stdout(bytes)).await?,
+                None => return send_all(error, sender, SessionOutput::Stderr).await,
+            },
+            bytes = piece(error) => match bytes {
+                Some(bytes) => sender.send(SessionOutput::Stderr(bytes)).await?,
+                None => return send_all(output, sender, SessionOutput::Stdout).await,
+            },
+        }
+    }
+}
+
+/// The next bytes, none at the end. It may be cancelled without loss: what is read is returned.
+async fn piece(from: &Pipe) -> Option<Bytes> {
+    let mut bytes = BytesMut::zeroed(CHUNK);
+    match from.read(&mut bytes).await {
+        Ok(0) | Err(_) => None,
+        Ok(read) => {
+            bytes.truncate(read);
+            Some(bytes.freeze())
+        }
+    }
+}
+
+async fn until(clock: &dyn Clock, end: Timestamp) {
+    loop {
+        let left = end.since(clock.now());
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LOOK)).await;
+    }
+}
+
+/// An error with its sources, for the log.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(next) = source {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        source = next.source();
+    }
+    text
+}

@@ -1,0 +1,448 @@
+//! The whole agent but for its folder: tickets come over a real link from a broker played here.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use certs::ticket::{DatasetOrder, DepositOrder, Order, SessionOrder, Ticket, TicketKey};
+use certs::x509::{CertificateAuthority, Identity, KeyPair, LeafRequest};
+use certs::{SpiffeId, TrustDomain};
+use enclave_agent::reports::Reports;
+use enclave_agent::service::{Seen, Service, Setup, Workspaces};
+use enclave_agent::workspace::Limits;
+use intake::crypt4gh::{Encryptor, SecretKey};
+use model::ambient::SystemClock;
+use model::{
+    AgentId, Clock, DatasetId, ObjectId, PersonId, SeededEntropy, SessionId, StudyId, TicketId, Timestamp,
+};
+use tokio_util::task::TaskTracker;
+use wire::broker::{AgentLink, AgentListener, DepositStream, SessionStream};
+use wire::message::{
+    AgentEvent, Command, DepositInput, DepositOutput, Exited, Hello, OpenDeposit, OpenSession, Pty, Refused,
+    SessionInput, SessionOutput, VERSION,
+};
+
+use crate::bench::{Bench, Shares, giab};
+
+/// A broker, an agent, and the link between them.
+struct Pair {
+    broker: AgentLink,
+    _listener: AgentListener,
+    tickets: TicketKey,
+    entropy: SeededEntropy,
+    intake: SecretKey,
+    workspaces: Workspaces,
+    shares: Shares,
+    events: Arc<Mutex<Vec<AgentEvent>>>,
+    link: wire::agent::BrokerLink,
+    bench: Bench,
+}
+
+impl Pair {
+    async fn new(idle: Duration) -> Pair {
+        let bench = Bench::new(Limits::default());
+        let shares = Shares::new(&bench);
+        let entropy = SeededEntropy::new(11);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let domain: TrustDomain = "sekisho.test".parse().unwrap();
+        let authority = CertificateAuthority::create(
+            domain.clone(),
+            KeyPair::generate(&entropy).unwrap(),
+            clock.now(),
+            &entropy,
+        )
+        .unwrap();
+        let me = AgentId::from_name("main").unwrap();
+        let issue = |spiffe: SpiffeId| {
+            let key = KeyPair::generate(&entropy).unwrap();
+            let request = LeafRequest {
+                spiffe,
+                dns: Vec::new(),
+                ip: Vec::new(),
+                public_key: key.spki().unwrap(),
+                lifetime: Duration::from_secs(3600),
+            };
+            (authority.issue(&request, clock.now(), &entropy).unwrap(), key)
+        };
+        let tls = |spiffe: SpiffeId| {
+            let (leaf, key) = issue(spiffe);
+            let identity = Identity { chain: vec![leaf], key: key.to_private_key_der().unwrap() };
+            wire::Tls::new(domain.clone(), authority.certificate().clone(), &identity, clock.clone()).unwrap()
+        };
+        let listener =
+            AgentListener::bind("127.0.0.1:0".parse().unwrap(), &tls(SpiffeId::Broker("main".into())))
+                .unwrap();
+        let intake = SecretKey::generate(&entropy).unwrap();
+        let hello = Hello {
+            version: VERSION,
+            agent: "test".into(),
+            kernel: String::new(),
+            intake_key: intake.public().to_bytes(),
+            backends: shares.storage.names(),
+            capacity: 8,
+        };
+        let addr = listener.local_addr().to_string();
+        let link = wire::agent::connect(addr, &tls(SpiffeId::Agent(me.clone())), hello).unwrap();
+        let broker = listener.accept().await.unwrap();
+        let (leaf, key) = issue(SpiffeId::Ticket("main".into()));
+        let events: Arc<Mutex<Vec<AgentEvent>>> = Arc::default();
+        let heard = events.clone();
+        let workspaces = Workspaces::new(Setup {
+            place: bench.place.clone(),
+            storage: shares.storage.clone(),
+            cache_bytes: 16 << 20,
+            idle,
+            reports: Reports::new(Box::new(move |event| heard.lock().unwrap().push(event))),
+        });
+        let service = Arc::new(Service {
+            me,
+            domain,
+            ca: authority.certificate().clone(),
+            clock,
+            entropy: Arc::new(SeededEntropy::new(12)),
+            intake: intake.clone(),
+            workspaces: workspaces.clone(),
+            seen: Seen::default(),
+            places: Arc::new(tokio::sync::Semaphore::new(8)),
+        });
+        let (taking, tending) = (link.clone(), workspaces.clone());
+        tokio::spawn(async move {
+            let tasks = TaskTracker::new();
+            while let Some(incoming) = taking.accept().await {
+                service.obey(incoming, &tasks);
+            }
+        });
+        tokio::spawn(async move { tending.tend().await });
+        let tickets = TicketKey::new(key, leaf);
+        Pair {
+            broker,
+            _listener: listener,
+            tickets,
+            entropy,
+            intake,
+            workspaces,
+            shares,
+            events,
+            link,
+            bench,
+        }
+    }
+
+    fn ticket(&self, order: Order) -> Vec<u8> {
+        let now = SystemClock.now();
+        let ticket = Ticket {
+            id: TicketId::random(&self.entropy).unwrap(),
+            issued: now,
+            expires: now.plus(Duration::from_secs(30)),
+            agent: AgentId::from_name("main").unwrap(),
+            order,
+        };
+        self.tickets.seal(&ticket).unwrap()
+    }
+
+    fn order(&self, person: &str, datasets: &[DatasetOrder], access_until: Timestamp) -> Order {
+        Order::Session(SessionOrder {
+            session: SessionId::random(&self.entropy).unwrap(),
+            person: PersonId::from_name(person).unwrap(),
+            study: StudyId::from_name("brca").unwrap(),
+            workspace: format!("ws:brca.{person}").parse().unwrap(),
+            datasets: datasets.to_vec(),
+            access_until,
+        })
+    }
+
+    async fn open(&self, ticket: Vec<u8>, command: Command, pty: Option<Pty>) -> SessionStream {
+        let env = vec![("LANG".to_owned(), "ja_JP.UTF-8".to_owned()), ("LD_PRELOAD".into(), "x".into())];
+        self.broker.open_session(OpenSession { ticket, command, pty, env }).await.unwrap()
+    }
+
+    async fn run(&self, person: &str, datasets: &[DatasetOrder], command: &str) -> Seen3 {
+        let ticket = self.ticket(self.order(person, datasets, Timestamp::MAX));
+        let mut stream = self.open(ticket, Command::Exec(command.as_bytes().to_vec()), None).await;
+        stream.sender.send(SessionInput::StdinEof).await.unwrap();
+        read_all(&mut stream).await
+    }
+
+    async fn deposit(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        piece: usize,
+        cut: bool,
+    ) -> Result<(u64, [u8; 32]), Refused> {
+        let ticket = self.ticket(Order::Deposit(DepositOrder {
+            object: ObjectId::from_name(name).unwrap(),
+            dataset: DatasetId::from_name("vendor").unwrap(),
+            name: name.to_owned(),
+            person: PersonId::from_name("vera").unwrap(),
+        }));
+        let DepositStream { mut sender, mut receiver } =
+            self.broker.open_deposit(OpenDeposit { ticket }).await.unwrap();
+        assert_eq!(receiver.next().await.unwrap(), Some(DepositOutput::Ready));
+        let sending = async {
+            for part in bytes.chunks(piece) {
+                if sender.send(DepositInput::Data(part.to_vec().into())).await.is_err() {
+                    return;
+                }
+            }
+            if !cut {
+                let _ = sender.send(DepositInput::DataEof).await;
+            }
+            std::future::pending().await
+        };
+        let hearing = async {
+            loop {
+                match receiver.next().await.unwrap() {
+                    Some(DepositOutput::Deposited { size, root }) => return Ok((size, root)),
+                    Some(DepositOutput::Refused(refused)) => return Err(refused),
+                    Some(DepositOutput::Progress { .. } | DepositOutput::Ready) => {}
+                    None => panic!("no last word"),
+                }
+            }
+        };
+        tokio::select! {
+            () = sending => panic!("the agent stopped listening"),
+            done = hearing => done,
+        }
+    }
+
+    async fn close(self) {
+        self.workspaces.stop_all("the test ends").await;
+        self.link.close().await;
+        let left = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!left.contains(&*self.bench.dir().to_string_lossy()), "{left}");
+        let groups = std::process::Command::new("find")
+            .args(["/sys/fs/cgroup", "-path"])
+            .arg(format!("*{}/*", self.bench.place.cgroup))
+            .args(["-type", "d"])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&groups.stdout), "");
+        assert_eq!(self.bench.place.runtime.list().await.unwrap(), Vec::<String>::new());
+    }
+}
+
+/// What a session said.
+#[derive(Debug, Default)]
+struct Seen3 {
+    cold: Option<bool>,
+    out: Vec<u8>,
+    err: Vec<u8>,
+    last: Option<SessionOutput>,
+}
+
+impl Seen3 {
+    fn code(&self) -> Option<u8> {
+        match &self.last {
+            Some(SessionOutput::Exit(Exited::Code(code))) => Some(*code),
+            _ => None,
+        }
+    }
+}
+
+async fn read_all(stream: &mut SessionStream) -> Seen3 {
+    let mut seen = Seen3::default();
+    loop {
+        match stream.receiver.next().await.unwrap() {
+            Some(SessionOutput::Opened { cold, .. }) => seen.cold = Some(cold),
+            Some(SessionOutput::Stdout(bytes)) => seen.out.extend_from_slice(&bytes),
+            Some(SessionOutput::Stderr(bytes)) => seen.err.extend_from_slice(&bytes),
+            Some(last) => seen.last = Some(last),
+            None => return seen,
+        }
+    }
+}
+
+async fn refusal(pair: &Pair, ticket: Vec<u8>) -> String {
+    let mut stream = pair.open(ticket, Command::Shell, None).await;
+    match read_all(&mut stream).await.last {
+        Some(SessionOutput::Refused(refused)) => refused.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposit_becomes_a_file_that_only_a_ticket_shows() {
+    let pair = Pair::new(Duration::from_secs(60)).await;
+    let bam = std::fs::read(giab("NA12878.chr22.tiny.bam")).unwrap();
+    let mut encryptor = Encryptor::new(&pair.intake.public(), &pair.entropy).unwrap();
+    let mut stream = encryptor.header().to_vec();
+    stream.extend(encryptor.push(&bam));
+    stream.extend(encryptor.finish());
+
+    let (size, root) = pair.deposit("reads", &stream, 100_001, false).await.unwrap();
+    assert_eq!(size, bam.len() as u64);
+    let mut broken = stream.clone();
+    broken[70_000] ^= 1;
+    assert_eq!(pair.deposit("broken", &broken, 65_536, false).await.unwrap_err().code, "deposit.crypt4gh");
+    let dataset = DatasetOrder {
+        dataset: DatasetId::from_name("vendor").unwrap(),
+        objects: vec![certs::ticket::ObjectOrder {
+            object: ObjectId::from_name("reads").unwrap(),
+            name: "reads.bam".into(),
+            size,
+            manifest_root: root,
+        }],
+    };
+    let seen = pair
+        .run("alice", std::slice::from_ref(&dataset), "cat /data/vendor/reads.bam; echo $LANG >&2; exit 4")
+        .await;
+    assert_eq!((seen.cold, seen.code()), (Some(true), Some(4)), "{:?}", seen.last);
+    assert!(seen.out == bam, "{} bytes came", seen.out.len());
+    assert_eq!(seen.err, b"ja_JP.UTF-8\n");
+    let began = Instant::now();
+    let seen = pair.run("alice", &[], "ls /data; cat /data/vendor/reads.bam").await;
+    println!("warm session over the wire {:?}", began.elapsed());
+    assert_eq!((seen.cold, seen.out.len()), (Some(false), 0));
+    assert!(String::from_utf8_lossy(&seen.err).contains("Permission denied"), "{seen:?}");
+    // No share holds a piece of the file.
+    for folder in &pair.shares.folders {
+        let mut all = Vec::new();
+        collect(folder, &mut all);
+        assert!(all.len() > bam.len() / 2);
+        assert!(bam.chunks(64).all(|piece| !all.windows(piece.len()).step_by(1 << 20).any(|w| w == piece)));
+    }
+    assert!(matches!(pair.events.lock().unwrap()[0], AgentEvent::WorkspaceStarted { .. }));
+    pair.close().await;
+}
+
+fn collect(dir: &std::path::Path, into: &mut Vec<u8>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { collect(&path, into) } else { into.extend(std::fs::read(path).unwrap()) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tickets_open_once_for_this_agent_in_their_time() {
+    let pair = Pair::new(Duration::from_secs(60)).await;
+    let ticket = pair.ticket(pair.order("alice", &[], Timestamp::MAX));
+    let mut stream = pair.open(ticket.clone(), Command::Exec(b"true".to_vec()), None).await;
+    assert_eq!(read_all(&mut stream).await.code(), Some(0));
+    assert_eq!(refusal(&pair, ticket.clone()).await, "ticket.replayed");
+    let mut broken = ticket;
+    let at = broken.len() - 100;
+    broken[at] ^= 1;
+    let code = refusal(&pair, broken).await;
+    assert!(code == "ticket.signature" || code == "ticket.malformed", "{code}");
+    let now = SystemClock.now();
+    let with = |agent: &str, issued: Timestamp, order: Order| Ticket {
+        id: TicketId::random(&pair.entropy).unwrap(),
+        issued,
+        expires: issued.plus(Duration::from_secs(20)),
+        agent: AgentId::from_name(agent).unwrap(),
+        order,
+    };
+    let order = || pair.order("alice", &[], Timestamp::MAX);
+    let other = pair.tickets.seal(&with("other", now, order())).unwrap();
+    assert_eq!(refusal(&pair, other).await, "ticket.other_agent");
+    let late = pair.tickets.seal(&with("main", now.minus(Duration::from_secs(30)), order())).unwrap();
+    assert_eq!(refusal(&pair, late).await, "ticket.expired");
+    let mut stolen = order();
+    if let Order::Session(order) = &mut stolen {
+        order.person = PersonId::from_name("mallory").unwrap();
+    }
+    let stolen = pair.tickets.seal(&with("main", now, stolen)).unwrap();
+    assert_eq!(refusal(&pair, stolen).await, "workspace.failed");
+    pair.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_end_when_they_are_told_to() {
+    let pair = Pair::new(Duration::from_secs(60)).await;
+    let shell = "setsid sleep 311 & (setsid setsid sleep 312 &); sleep 313";
+    let count = |pattern: &'static str| async move {
+        let out = std::process::Command::new("pgrep").args(["-c", "-f", pattern]).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).trim().parse::<u32>().unwrap()
+    };
+    for how in ["kill", "drop", "expiry"] {
+        let until =
+            SystemClock.now().plus(Duration::from_millis(if how == "expiry" { 700 } else { 1 << 30 }));
+        let ticket = pair.ticket(pair.order("alice", &[], until));
+        let mut stream = pair.open(ticket, Command::Exec(shell.into()), None).await;
+        assert!(matches!(stream.receiver.next().await, Ok(Some(SessionOutput::Opened { .. }))));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(count("^sleep 31[123]").await >= 3, "{how}");
+        let began = Instant::now();
+        match how {
+            "kill" => {
+                stream.sender.kill("revoked").await.unwrap();
+                let seen = read_all(&mut stream).await;
+                assert_eq!(seen.last, Some(SessionOutput::Aborted { reason: "revoked".into() }));
+            }
+            "drop" => drop(stream),
+            _ => {
+                let seen = read_all(&mut stream).await;
+                assert!(matches!(seen.last, Some(SessionOutput::Aborted { .. })), "{seen:?}");
+            }
+        }
+        while count("^sleep 31[123]").await > 0 {
+            assert!(began.elapsed() < Duration::from_secs(1), "{how}: something lives on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        println!("{how} took {:?}", began.elapsed());
+    }
+    // A broker that pushes input nobody reads can still end the session.
+    let ticket = pair.ticket(pair.order("alice", &[], Timestamp::MAX));
+    let mut stream = pair.open(ticket, Command::Exec(b"sleep 311".to_vec()), None).await;
+    let flood = async {
+        loop {
+            stream.sender.send(SessionInput::Stdin(vec![0; 65_536].into())).await.unwrap();
+        }
+    };
+    let _: Result<(), _> = tokio::time::timeout(Duration::from_millis(700), flood).await;
+    let began = Instant::now();
+    stream.sender.kill("revoked").await.unwrap();
+    drop(stream);
+    while count("^sleep 311").await > 0 {
+        assert!(began.elapsed() < Duration::from_secs(2), "something lives on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    pair.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_session_resizes_interrupts_and_ends() {
+    let pair = Pair::new(Duration::from_secs(60)).await;
+    let pty =
+        Pty { term: "xterm".into(), cols: 80, rows: 24, width_px: 0, height_px: 0, modes: vec![(53, 0)] };
+    let ticket = pair.ticket(pair.order("alice", &[], Timestamp::MAX));
+    let mut stream = pair.open(ticket, Command::Shell, Some(pty)).await;
+    let say = |text: &'static str| SessionInput::Stdin(text.as_bytes().to_vec().into());
+    stream
+        .sender
+        .send(SessionInput::Resize(wire::message::WindowSize {
+            cols: 132,
+            rows: 43,
+            width_px: 0,
+            height_px: 0,
+        }))
+        .await
+        .unwrap();
+    stream.sender.send(say("stty size; echo $TERM; sleep 60\n")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    stream.sender.send(SessionInput::Signal("INT".into())).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stream.sender.send(say("kill -9 $$\n")).await.unwrap();
+    let seen = read_all(&mut stream).await;
+    let shown = String::from_utf8_lossy(&seen.out).into_owned();
+    assert!(shown.contains("43 132") && shown.contains("xterm") && shown.contains("alice@brca"), "{shown}");
+    let killed = Exited::Signal { name: "KILL".into(), core: false };
+    assert_eq!(seen.last, Some(SessionOutput::Exit(killed)), "{shown}");
+    pair.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_output_comes_whole_and_idle_workspaces_go() {
+    let pair = Pair::new(Duration::from_millis(500)).await;
+    let seen = pair.run("alice", &[], "head -c 20000000 /dev/zero; head -c 5000000 /dev/zero >&2").await;
+    assert_eq!((seen.out.len(), seen.err.len(), seen.code()), (20_000_000, 5_000_000, Some(0)));
+    pair.run("alice", &[], "echo kept > ~/file").await;
+    let began = Instant::now();
+    while !pair.events.lock().unwrap().iter().any(|e| matches!(e, AgentEvent::WorkspaceStopped { .. })) {
+        assert!(began.elapsed() < Duration::from_secs(5), "it was not stopped");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let seen = pair.run("alice", &[], "cat ~/file").await;
+    assert_eq!((seen.cold, seen.out.as_slice()), (Some(true), &b"kept\n"[..]), "a home persists");
+    pair.close().await;
+}
