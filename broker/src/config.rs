@@ -126,13 +126,13 @@ impl Config {
         Ok(config)
     }
 
-    /// What clients are told to connect to.
+    /// What people are told to connect to with SSH: where the door listens if that is one of the
+    /// broker's addresses, else its first name.
     pub fn public_host(&self) -> String {
-        self.names
-            .first()
-            .cloned()
-            .or_else(|| self.addresses.first().map(ToString::to_string))
-            .unwrap_or_default()
+        let listening = Some(self.ssh.ip()).filter(|ip| self.addresses.contains(ip));
+        let address =
+            listening.or_else(|| if self.names.is_empty() { self.addresses.first().copied() } else { None });
+        address.map(|ip| ip.to_string()).or_else(|| self.names.first().cloned()).unwrap_or_default()
     }
 }
 

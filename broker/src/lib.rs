@@ -6,6 +6,11 @@
 
 pub mod api;
 pub mod config;
+pub mod credentials;
+pub mod feed;
 pub mod hub;
+pub mod node;
+pub mod private;
+pub mod process;
 pub mod ssh;
 pub mod tls;

@@ -1,0 +1,276 @@
+//! One broker from its configuration to its end: build, serve, drain.
+
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use audit::{Event, EventKind, Log, LogKey};
+use certs::x509::Identity;
+use gate::{Foundations, Gate, Settings};
+use model::{AgentId, Clock, Entropy, PersonId};
+use serde::Serialize;
+use signer::SignerClient;
+use store::Store;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wire::broker::AgentListener;
+
+use crate::api::{Api, ApiDoor, SshEndpoint};
+use crate::config::Config;
+use crate::credentials::{Credentials, Issuer};
+use crate::feed::Feed;
+use crate::hub::Hub;
+use crate::private;
+use crate::ssh::admission::AdmissionLimits;
+use crate::ssh::{IssuedBook, Services, SshDoor};
+use crate::tls::{Presented, api_config};
+
+/// The first administrator and the first agent of an empty house.
+const FIRST_ADMIN: &str = "admin";
+const FIRST_AGENT: &str = "main";
+
+/// Sockets that may need root, bound before it is given up.
+pub struct Sockets {
+    ssh: StdListener,
+    api: StdListener,
+}
+
+impl Sockets {
+    /// Binds what `config` names.
+    pub fn bind(config: &Config) -> anyhow::Result<Sockets> {
+        let bind = |addr: SocketAddr, what: &str| {
+            let listener =
+                StdListener::bind(addr).with_context(|| format!("cannot listen for {what} on {addr}"))?;
+            listener.set_nonblocking(true)?;
+            anyhow::Ok(listener)
+        };
+        Ok(Sockets { ssh: bind(config.ssh, "SSH")?, api: bind(config.api, "HTTPS")? })
+    }
+}
+
+/// Where the doors really are.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Endpoints {
+    /// SSH.
+    pub ssh: SocketAddr,
+    /// HTTPS.
+    pub api: SocketAddr,
+    /// QUIC, for agents.
+    pub agents: SocketAddr,
+}
+
+/// A broker that serves.
+pub struct Node {
+    services: Arc<Services>,
+    agents: Arc<AgentListener>,
+    endpoints: Endpoints,
+    drain: Duration,
+}
+
+impl Node {
+    /// Builds everything in `dir` and begins to serve.
+    pub async fn start(
+        dir: &Path,
+        config: Config,
+        sockets: Sockets,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> anyhow::Result<Node> {
+        let signer = SignerClient::new(dir.join(&config.signer));
+        let issuer = Issuer {
+            signer: signer.clone(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            domain: config.trust_domain.clone(),
+            names: config.names.clone(),
+            addresses: config.addresses.clone(),
+        };
+        let trust = issuer.trust().await.context("cannot learn from the signer whom to trust")?;
+        let own =
+            issuer.credentials(dir).await.context("cannot get this broker's certificates from the signer")?;
+        let until = own.until;
+
+        let log = open_log(dir, &config, &clock, &*entropy)?;
+        let store = Store::open(&dir.join("records.sqlite")).await.context("cannot open the records")?;
+        let gate = Gate::new(Foundations {
+            store,
+            log,
+            signer,
+            ticket_key: own.tickets,
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            settings: Settings::default(),
+        })
+        .await
+        .context("cannot open the gate")?;
+        record(
+            &gate,
+            EventKind::Started {
+                process: "broker".to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+        )
+        .await?;
+        found(dir, &gate).await?;
+
+        let services = Arc::new(Services {
+            gate: gate.clone(),
+            hub: Hub::new(),
+            trust: ArcSwap::from_pointee(trust.ssh),
+            issued: IssuedBook::default(),
+            slots: Arc::new(Semaphore::new(config.max_sessions)),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+
+        let agent_tls =
+            wire::Tls::new(config.trust_domain.clone(), trust.ca.clone(), &own.broker, Arc::clone(&clock))
+                .context("cannot set up TLS for agents")?;
+        let agents =
+            Arc::new(AgentListener::bind(config.agents, &agent_tls).context("cannot listen for agents")?);
+        let (ssh, api) = (TcpListener::from_std(sockets.ssh)?, TcpListener::from_std(sockets.api)?);
+        let endpoints =
+            Endpoints { ssh: ssh.local_addr()?, api: api.local_addr()?, agents: agents.local_addr() };
+
+        let ssh_door = Arc::new(SshDoor::new(Arc::clone(&services), own.host, AdmissionLimits::default()));
+        let presented = Presented::new(&own.broker).context("cannot set up TLS for the API")?;
+        let house = Api {
+            services: Arc::clone(&services),
+            domain: config.trust_domain.clone(),
+            ca: trust.ca.clone(),
+            host_ca: trust.host_ca.clone(),
+            ssh: SshEndpoint { host: config.public_host(), port: endpoints.ssh.port() },
+        };
+        let api_tls = api_config(Arc::clone(&presented)).context("cannot set up TLS for the API")?;
+        let api_door = ApiDoor::new(house, api_tls, AdmissionLimits::default());
+
+        let siem_identity = Arc::new(ArcSwap::from_pointee(own.siem));
+        if let Some(siem) = config.siem.clone() {
+            let feed = Feed {
+                siem,
+                gate: gate.clone(),
+                identity: Arc::clone(&siem_identity),
+                ca: trust.ca.clone(),
+                hostname: config.names.first().cloned().unwrap_or_else(|| "broker".to_owned()),
+                entropy: Arc::clone(&entropy),
+            };
+            let (dir, stopping) = (dir.to_owned(), services.stopping.clone());
+            services.tasks.spawn(async move { feed.run(&dir, stopping).await });
+        }
+
+        tokio::spawn({
+            let door = Arc::clone(&ssh_door);
+            async move { door.serve(ssh).await }
+        });
+        tokio::spawn(async move { api_door.serve(api).await });
+        tokio::spawn({
+            let (services, agents) = (Arc::clone(&services), Arc::clone(&agents));
+            async move {
+                let (gate, stopping, tasks) =
+                    (services.gate.clone(), services.stopping.clone(), services.tasks.clone());
+                services.hub.serve(&agents, gate, stopping, tasks).await;
+            }
+        });
+        tokio::spawn({
+            let (dir, stopping) = (dir.to_owned(), services.stopping.clone());
+            let install = move |fresh: Credentials| {
+                install(fresh, &gate, &ssh_door, &presented, &agent_tls, &siem_identity)
+            };
+            async move {
+                tokio::select! {
+                    () = issuer.keep_fresh(&dir, until, install) => {}
+                    () = stopping.cancelled() => {}
+                }
+            }
+        });
+
+        let json = serde_json::to_vec(&endpoints)?;
+        private::write_public(&dir.join("endpoints.json"), &json).context("cannot write endpoints.json")?;
+        Ok(Node { services, agents, endpoints, drain: Duration::from_secs(config.drain_secs) })
+    }
+
+    /// Where the doors are.
+    pub fn endpoints(&self) -> Endpoints {
+        self.endpoints
+    }
+
+    /// What the doors work with.
+    pub fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// Waits until the log takes no more records; then nothing may happen here any more.
+    pub async fn log_failed(&self) -> String {
+        self.services.gate.log().failed().await.to_string()
+    }
+
+    /// Shuts the doors, ends what runs behind them, and closes the log.
+    pub async fn stop(self, reason: &str) {
+        let services = &self.services;
+        services.stopping.cancel();
+        services.tasks.close();
+        if timeout(self.drain, services.tasks.wait()).await.is_err() {
+            tracing::warn!(left = services.tasks.len(), "not everything ended in time");
+        }
+        let _ = timeout(Duration::from_secs(1), self.agents.close("the broker stops")).await;
+        let stopped = EventKind::Stopped { process: "broker".to_owned(), reason: reason.to_owned() };
+        if let Err(error) = record(&services.gate, stopped).await {
+            tracing::error!(%error, "the end of this process could not be recorded");
+        }
+        services.gate.log().close().await;
+    }
+}
+
+fn install(
+    fresh: Credentials,
+    gate: &Gate,
+    ssh: &SshDoor,
+    presented: &Presented,
+    agents: &wire::Tls,
+    siem: &ArcSwap<Identity>,
+) -> Result<(), String> {
+    presented.renew(&fresh.broker).map_err(|e| e.to_string())?;
+    agents.replace(&fresh.broker).map_err(|e| e.to_string())?;
+    ssh.renew(fresh.host);
+    siem.store(Arc::new(fresh.siem));
+    gate.renew_ticket_key(fresh.tickets);
+    Ok(())
+}
+
+fn open_log(
+    dir: &Path,
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    entropy: &dyn Entropy,
+) -> anyhow::Result<Log> {
+    let origin = format!("{}/audit", config.trust_domain);
+    let text = private::read_or_make(&dir.join("audit.key"), || {
+        LogKey::generate(&origin, entropy).map(|key| key.to_secret_text()).map_err(std::io::Error::other)
+    })
+    .context("cannot read or make the key of the audit log, audit.key")?;
+    let key = LogKey::from_secret_text(text.trim()).context("audit.key is not the key of an audit log")?;
+    Log::open(&dir.join("audit"), key, Arc::clone(clock), audit::Options::default())
+        .context("cannot open the audit log")
+}
+
+/// Leaves the one-time tokens of an empty house where its owner finds them.
+async fn found(dir: &Path, gate: &Gate) -> anyhow::Result<()> {
+    let (admin, agent) = (PersonId::from_name(FIRST_ADMIN)?, AgentId::from_name(FIRST_AGENT)?);
+    if let Some(first) = gate.found(&admin, &agent).await.context("cannot make the first tokens")? {
+        private::write(&dir.join("agent.token"), first.agent.as_bytes())
+            .context("cannot write agent.token")?;
+        private::write(&dir.join("admin.token"), first.person.as_bytes())
+            .context("cannot write admin.token")?;
+    }
+    Ok(())
+}
+
+async fn record(gate: &Gate, kind: EventKind) -> Result<u64, gate::Refusal> {
+    gate.record(&Event::new(gate.now(), kind)).await
+}
