@@ -20,7 +20,9 @@ const CONCURRENCY: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum SignerError {
     /// Nobody listens at the socket, or not for us.
-    #[error("the signer does not answer at {path}: check that sekisho-signer runs and lists this user in allow_uids")]
+    #[error(
+        "the signer does not answer at {path}: check that sekisho-signer runs and lists this user in allow_uids"
+    )]
     Unreachable {
         /// The socket.
         path: PathBuf,

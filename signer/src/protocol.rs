@@ -146,7 +146,9 @@ impl Answer {
 }
 
 /// Reads one message: length (u32 LE), version (one byte), postcard.
-pub async fn read_frame<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> Result<T, ProtocolError> {
+pub async fn read_frame<T: DeserializeOwned>(
+    from: &mut (impl AsyncRead + Unpin),
+) -> Result<T, ProtocolError> {
     let length = usize::try_from(from.read_u32_le().await?).unwrap_or(usize::MAX);
     if length > FRAME_MAX {
         return Err(ProtocolError::TooLarge(length));
@@ -166,7 +168,8 @@ pub async fn write_frame<T: Serialize>(
     if length > FRAME_MAX {
         return Err(ProtocolError::TooLarge(length));
     }
-    let mut frame = u32::try_from(length).map_err(|_| ProtocolError::TooLarge(length))?.to_le_bytes().to_vec();
+    let mut frame =
+        u32::try_from(length).map_err(|_| ProtocolError::TooLarge(length))?.to_le_bytes().to_vec();
     frame.push(VERSION);
     frame.extend_from_slice(&body);
     to.write_all(&frame).await?;
