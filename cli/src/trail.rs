@@ -1,8 +1,221 @@
-use crate::Surroundings;
-use crate::args::Audit;
-use crate::fault::Fault;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// `sekisho audit`
-pub async fn audit(_around: &Surroundings, _command: &Audit) -> Result<(), Fault> {
+use audit::{LogPublicKey, Proof, ReadError, Reader, VerifyError};
+use data_encoding::HEXLOWER;
+use serde_json::{Value, json};
+
+use crate::api::printable;
+use crate::args::{Audit, AuditLog};
+use crate::fault::{Exit, Fault};
+use crate::{Surroundings, say};
+
+/// Entries read at a time.
+const BATCH: usize = 256;
+/// How often a log that is followed is looked at.
+const FOLLOW: Duration = Duration::from_millis(250);
+
+/// `sekisho audit`: reads a log offline, without the process that writes it. What is not covered
+/// by a signed checkpoint yet is not shown: it follows within a second.
+pub async fn audit(around: &Surroundings, command: &Audit) -> Result<(), Fault> {
+    match command {
+        Audit::Verify(log) => verify(around, log),
+        Audit::Tail { log, count, follow } => tail(around, log, *count, *follow).await,
+        Audit::Proof { log, index } => proof(around, log, *index),
+    }
+}
+
+fn verify(around: &Surroundings, log: &AuditLog) -> Result<(), Fault> {
+    let dir = folder(&log.dir);
+    let key = trusted_key(&dir, log)?;
+    let report = audit::verify_dir(&dir, &key).map_err(|e| damaged(&dir, &e))?;
+    let root = HEXLOWER.encode(&report.root);
+    if around.json {
+        around.print_json(&json!({
+            "whole": true, "entries": report.entries, "size": report.size, "root": root,
+            "bytes": report.bytes, "unfinished": report.unfinished, "live": report.live,
+            "key": key.to_string(), "checkpoint": report.checkpoint,
+        }));
+        return Ok(());
+    }
+    around.print(&say!(LogGood, entries = report.entries, root = root));
+    around.print(&say!(LogSigned, size = report.size, bytes = report.bytes, key = key));
+    if log.key.is_none() {
+        around.print(&say!(LogKeyBeside));
+    }
     Ok(())
+}
+
+async fn tail(around: &Surroundings, log: &AuditLog, count: u64, follow: bool) -> Result<(), Fault> {
+    let dir = folder(&log.dir);
+    let reader = open(&dir, log)?;
+    let fault = |e: ReadError| unreadable(&dir, &e);
+    let origin = reader.key().origin().to_owned();
+    let mut next = reader.checkpoint().map_err(fault)?.0.size.saturating_sub(count);
+    loop {
+        let entries = reader.read(next, BATCH).map_err(fault)?;
+        for (index, entry) in &entries {
+            // An entry is JSON unless it was damaged, and damage is found by `verify`.
+            let value = audit::export(&origin, *index, entry).unwrap_or_else(|| json!({"index": index}));
+            if around.json {
+                around.print_json(&value);
+            } else {
+                around.line(&line(*index, &value));
+            }
+            next = index + 1;
+        }
+        match (entries.is_empty(), follow) {
+            (false, _) => {}
+            (true, false) => return Ok(()),
+            (true, true) => tokio::time::sleep(FOLLOW).await,
+        }
+    }
+}
+
+fn proof(around: &Surroundings, log: &AuditLog, index: u64) -> Result<(), Fault> {
+    let dir = folder(&log.dir);
+    let reader = open(&dir, log)?;
+    let no_proof = || Fault::failed("no_proof", say!(NoProof, index = index));
+    let proof: Proof = reader.proof(index).map_err(|e| no_proof().because(&e))?;
+    // What is handed out has been checked as its receiver would.
+    proof.verify(reader.key()).map_err(|e| no_proof().because(&e).todo(say!(LogBadTodo)))?;
+    if around.json {
+        let entry = serde_json::from_slice::<Value>(&proof.entry).ok();
+        around.print_json(&json!({
+            "index": proof.index, "entry": entry, "proof": proof.to_string(), "key": reader.key().to_string(),
+        }));
+    } else {
+        around.line(proof.to_string().trim_end());
+    }
+    Ok(())
+}
+
+/// One entry for people: when, what, who, where, and the sentence.
+fn line(index: u64, entry: &Value) -> String {
+    let text = |pointer: &str| entry.pointer(pointer).and_then(Value::as_str).map(printable);
+    let at = text("/time_dt").unwrap_or_default();
+    let code = text("/metadata/event_code").unwrap_or_else(|| "?".to_owned());
+    let mut line = format!("{index:>6}  {at}  {code:<20}");
+    for pointer in ["/actor/user/uid", "/unmapped/study", "/actor/session/uid"] {
+        if let Some(word) = text(pointer) {
+            line += &format!(" {word}");
+        }
+    }
+    if let Some(message) = text("/message") {
+        line += &format!("  {message}");
+    }
+    line
+}
+
+/// The log's folder, also when the node's is named.
+fn folder(named: &Path) -> PathBuf {
+    let inside = named.join("broker").join("audit");
+    if inside.is_dir() { inside } else { named.to_owned() }
+}
+
+/// The key that is named, or the one in the folder, which proves only that the folder fits itself.
+fn trusted_key(dir: &Path, log: &AuditLog) -> Result<LogPublicKey, Fault> {
+    let path = log.key.clone().unwrap_or_else(|| dir.join("key.pub"));
+    let cannot_read = || Fault::failed("io", say!(CannotRead, path = path.display()));
+    let text = std::fs::read_to_string(&path).map_err(|e| cannot_read().because(&e))?;
+    text.trim_end().parse().map_err(|e: audit::KeyError| cannot_read().because(&e))
+}
+
+fn open(dir: &Path, log: &AuditLog) -> Result<Reader, Fault> {
+    let reader = Reader::open(dir).map_err(|e| unreadable(dir, &e))?;
+    if *reader.key() == trusted_key(dir, log)? {
+        Ok(reader)
+    } else {
+        Err(Fault::new(Exit::Refused, "other_key", say!(LogBad, path = dir.display())).todo(say!(LogBadTodo)))
+    }
+}
+
+fn damaged(dir: &Path, error: &VerifyError) -> Fault {
+    let fault = Fault::failed("log_damaged", say!(LogBad, path = dir.display())).todo(say!(LogBadTodo));
+    match error.index {
+        Some(index) => fault.why(format!("{error} (entry {index})")),
+        None => fault.because(error),
+    }
+}
+
+fn unreadable(dir: &Path, error: &ReadError) -> Fault {
+    match error {
+        ReadError::Damaged { .. } => Fault::failed("log_damaged", say!(LogBad, path = dir.display()))
+            .because(error)
+            .todo(say!(LogBadTodo)),
+        ReadError::Io { .. } | ReadError::Outside { .. } => {
+            Fault::failed("io", say!(CannotRead, path = dir.display())).because(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use audit::{Event, EventKind, Log, LogKey, Options};
+    use model::{ManualClock, SeededEntropy, Timestamp};
+
+    use super::*;
+    use crate::words::Lang;
+
+    fn around() -> Surroundings {
+        Surroundings {
+            clock: Arc::new(ManualClock::at(Timestamp::from_secs(1_790_000_000))),
+            entropy: Arc::new(SeededEntropy::new(1)),
+            lang: Lang::En,
+            json: false,
+            user_home: None,
+            program: None,
+        }
+    }
+
+    async fn log_of(dir: &Path, entries: usize) {
+        let around = around();
+        let key = LogKey::generate("sekisho.test/audit", &*around.entropy).unwrap();
+        let log = Log::open(dir, key, around.clock.clone(), Options::default()).unwrap();
+        for _ in 0..entries {
+            log.append(&Event::new(
+                around.clock.now(),
+                EventKind::Stopped { process: "broker".to_owned(), reason: "test".to_owned() },
+            ))
+            .await
+            .unwrap();
+        }
+        log.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_log_is_verified_read_and_proved_without_its_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = AuditLog { dir: dir.path().to_owned(), key: None };
+        log_of(&dir.path().join("broker/audit"), 5).await;
+        let around = around();
+        verify(&around, &log).unwrap();
+        tail(&around, &log, 3, false).await.unwrap();
+        proof(&around, &log, 4).unwrap();
+        assert!(proof(&around, &log, 5).is_err());
+
+        let other = LogKey::generate("sekisho.test/audit", &SeededEntropy::new(2)).unwrap();
+        let key = dir.path().join("other.pub");
+        std::fs::write(&key, format!("{}\n", other.public())).unwrap();
+        let log = AuditLog { key: Some(key), ..log };
+        assert!(verify(&around, &log).is_err() && proof(&around, &log, 1).is_err());
+        assert!(tail(&around, &log, 1, false).await.is_err());
+    }
+
+    #[test]
+    fn an_entry_is_a_line() {
+        let entry = json!({
+            "time_dt": "2026-11-23T00:00:00.000Z", "message": "Session\nopened",
+            "metadata": {"event_code": "session_opened"},
+            "actor": {"user": {"uid": "u:alice"}}, "unmapped": {"study": "study:brca"},
+        });
+        let text = line(7, &entry);
+        assert_eq!(
+            text,
+            "     7  2026-11-23T00:00:00.000Z  session_opened       u:alice study:brca  Session opened"
+        );
+        assert!(line(0, &json!({})).contains('?'));
+    }
 }

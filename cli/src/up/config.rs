@@ -1,6 +1,6 @@
 //! The first configuration of each process, and what the options of `up` have to do with it.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use model::BackendId;
@@ -21,7 +21,9 @@ const INSTITUTIONS: [(&str, &str); 5] = [
 ];
 
 /// The name of the node's own agent.
-pub const AGENT: &str = "main";
+const AGENT: &str = "main";
+/// Where the agent finds its one-time token, in its folder.
+pub const ENROL_TOKEN: &str = "enrol.token";
 
 /// Everything the first configurations say.
 #[derive(Debug, Clone)]
@@ -70,9 +72,7 @@ impl Plan {
         let hosts = if args.hosts.is_empty() { vec!["localhost".to_owned()] } else { args.hosts.clone() };
         let (mut addresses, names): (Vec<_>, Vec<_>) =
             hosts.into_iter().partition(|h| h.parse::<IpAddr>().is_ok());
-        addresses.extend(
-            [ssh, api].map(|a| a.ip()).iter().filter(|ip| !ip.is_unspecified()).map(ToString::to_string),
-        );
+        addresses.extend([ssh, api].map(|a| here(a).ip().to_string()));
         let mut addresses: Vec<IpAddr> = addresses.iter().filter_map(|a| a.parse().ok()).collect();
         addresses.sort_unstable();
         addresses.dedup();
@@ -124,8 +124,9 @@ impl Plan {
             }),
             Room::Agent => toml::to_string(&AgentConfig {
                 agent: AGENT,
-                broker: self.agents,
-                api: format!("https://{}", self.api),
+                broker: here(self.agents),
+                api: format!("https://{}", here(self.api)),
+                enrol_token: ENROL_TOKEN,
                 k: self.k,
                 backends: &self.backends,
             }),
@@ -163,6 +164,7 @@ struct AgentConfig<'a> {
     agent: &'a str,
     broker: SocketAddr,
     api: String,
+    enrol_token: &'a str,
     k: u8,
     backends: &'a [Backend],
 }
@@ -185,6 +187,16 @@ fn backends(args: &args::Up) -> Result<Vec<Backend>, Fault> {
             .map_err(|e| Fault::failed("io", say!(CannotRead, path = path.display())).because(&e))
     };
     args.backends.iter().map(|(name, path)| backend(name, name, absolute(path)?)).collect()
+}
+
+/// Where this machine reaches a door that is open on every address.
+fn here(at: SocketAddr) -> SocketAddr {
+    let ip = match at.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, at.port())
 }
 
 /// A free port in the place of 0: the address must be the same at the next start, for clients and
@@ -246,7 +258,7 @@ mod tests {
         assert_eq!(broker["names"].as_array().unwrap().len(), 1);
         let addresses: Vec<_> =
             broker["addresses"].as_array().unwrap().iter().filter_map(toml::Value::as_str).collect();
-        assert_eq!(addresses, ["10.0.0.1", "192.0.2.1"]);
+        assert_eq!(addresses, ["10.0.0.1", "127.0.0.1", "192.0.2.1"]);
         let agent: toml::Table = plan.config(Room::Agent).unwrap().parse().unwrap();
         assert_eq!((agent["k"].as_integer(), agent["backends"].as_array().unwrap().len()), (Some(2), 2));
     }

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use crate::fault::{Exit, Fault, Message};
 use crate::home::{Mode, write_file};
 use crate::{Surroundings, args, say};
-use config::Plan;
+use config::{ENROL_TOKEN, Plan};
 pub use node::Node;
 use node::cannot_write;
 use process::{Handle, Report};
@@ -283,7 +283,8 @@ impl<'a> Driver<'a> {
         if room != Room::Agent {
             return Ok(());
         }
-        let (from, to) = (self.node.room(Room::Broker).join(AGENT_TOKEN), self.node.room(room).join("token"));
+        let (from, to) =
+            (self.node.room(Room::Broker).join(AGENT_TOKEN), self.node.room(room).join(ENROL_TOKEN));
         // A link in the broker's folder leads nowhere: what is read here is read as root.
         let token = fs::File::options().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&from);
         let token = match token.and_then(std::io::read_to_string) {

@@ -220,7 +220,7 @@ mod tests {
     #[tokio::test]
     async fn a_child_gets_ready_is_asked_to_end_and_leaves_no_number() {
         let fake = fake(
-            "trap 'exit 7' TERM; echo noise; echo \"ready dir=$2\"; echo words >&2; while :; do sleep 0.05; done",
+            "trap 'exit 7' TERM; echo words >&2; echo noise; echo \"ready dir=$2\"; while :; do sleep 0.05; done",
         );
         let (handle, mut reports) = fake.start();
         let Some(Report::Ready(Room::Agent, said)) = reports.recv().await else { panic!("not ready") };
@@ -235,7 +235,8 @@ mod tests {
 
     #[tokio::test]
     async fn how_it_ended_is_told() {
-        let (_handle, mut reports) = fake("kill -9 $$").start();
+        let fake = fake("kill -9 $$");
+        let (_handle, mut reports) = fake.start();
         let Some(Report::Exited(_, how)) = reports.recv().await else { panic!("not ended") };
         assert_eq!(how, "signal SIGKILL");
     }
