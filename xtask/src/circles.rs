@@ -11,8 +11,25 @@ use crate::source::{Crate, line, words};
 
 type Path = Vec<String>;
 
-/// Every circle, as a sentence that names a line for each of its arrows.
-pub fn check(code: &Crate) -> Vec<String> {
+/// A circle of modules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Circle {
+    /// The modules in it.
+    pub modules: Vec<String>,
+    /// A sentence that names a line for each of its arrows.
+    pub said: String,
+}
+
+impl Circle {
+    /// Whether it is on the list of those to be dissolved.
+    pub fn is_known(&self, code: &Crate, known: &[(&str, &str, &str)]) -> bool {
+        let has = |name: &str| self.modules.iter().any(|module| module == name);
+        known.iter().any(|(main, a, b)| *main == code.name && has(a) && has(b))
+    }
+}
+
+/// Every circle.
+pub fn check(code: &Crate) -> Vec<Circle> {
     let uses: BTreeMap<&Path, Vec<Use>> =
         code.modules.iter().map(|(path, module)| (path, mentioned(&module.code))).collect();
     let mut arrows: BTreeMap<&Path, BTreeMap<&Path, usize>> = BTreeMap::new();
@@ -36,7 +53,10 @@ pub fn check(code: &Crate) -> Vec<String> {
                     format!("{} → {} ({}:{line})", shown(from), shown(to), code.modules[*from].file)
                 })
                 .collect();
-            format!("{}: a circle between modules: {}", code.name, steps.join(", "))
+            Circle {
+                modules: circle.iter().map(|module| shown(module)).collect(),
+                said: format!("{}: a circle between modules: {}", code.name, steps.join(", ")),
+            }
         })
         .collect()
 }
@@ -251,7 +271,16 @@ mod tests {
             let file = format!("{}.rs", path.join("/"));
             (path, Module { file, code: bare(text) })
         });
-        check(&Crate { name: "lib.rs".to_owned(), modules: modules.collect() })
+        let code = Crate { name: "lib.rs".to_owned(), modules: modules.collect() };
+        check(&code).into_iter().map(|circle| circle.said).collect()
+    }
+
+    #[test]
+    fn a_known_circle_is_told_from_others() {
+        let code = Crate { name: "gate/src/lib.rs".to_owned(), ..Crate::default() };
+        let circle = Circle { modules: vec!["a".into(), "b".into()], said: String::new() };
+        assert!(circle.is_known(&code, &[("gate/src/lib.rs", "b", "a")]));
+        assert!(!circle.is_known(&code, &[("gate/src/lib.rs", "a", "c"), ("store/src/lib.rs", "a", "b")]));
     }
 
     #[test]
