@@ -1,10 +1,12 @@
+use std::io;
+use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::Path;
 
 use anyhow::Context;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Uid, User, chown, geteuid, setgid, setgroups, setuid};
+use nix::unistd::{Uid, User, geteuid, setgid, setgroups, setuid};
 
 /// Keeps the process's memory from others: no core file, no debugger of the same user, and new
 /// files for the owner alone.
@@ -29,8 +31,7 @@ pub(crate) fn become_user(user: &str, paths: &[&Path]) -> anyhow::Result<()> {
     }
     anyhow::ensure!(entry.uid != Uid::from_raw(0), "config.toml: the signer's user must not be root");
     for path in paths {
-        chown(*path, Some(entry.uid), Some(entry.gid))
-            .with_context(|| format!("{} cannot be given to {user:?}", path.display()))?;
+        give(path, &entry).with_context(|| format!("{} cannot be given to {user:?}", path.display()))?;
     }
     // Changing the user forgets that the parent's death should end us, and the protection above.
     let on_parent_death = prctl::get_pdeathsig().context("the parent's signal cannot be read")?;
@@ -40,4 +41,17 @@ pub(crate) fn become_user(user: &str, paths: &[&Path]) -> anyhow::Result<()> {
     anyhow::ensure!(setuid(Uid::from_raw(0)).is_err(), "root could not be given up");
     prctl::set_pdeathsig(on_parent_death).context("the parent's signal cannot be set")?;
     protect_memory()
+}
+
+/// Gives a file of root's to `user`. The folder may be that user's already, and the user fallen:
+/// so no link is followed, and none is given away under a second name.
+fn give(path: &Path, user: &User) -> io::Result<()> {
+    let meta = std::fs::symlink_metadata(path)?;
+    if meta.uid() == user.uid.as_raw() {
+        return Ok(());
+    }
+    if meta.is_symlink() || (!meta.is_dir() && meta.nlink() != 1) {
+        return Err(io::Error::other("it is a link; remove it"));
+    }
+    lchown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
 }
