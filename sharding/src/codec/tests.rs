@@ -164,17 +164,17 @@ fn fewer_shares_than_needed_look_the_same_whatever_the_secret() {
 fn the_stream_is_aes_in_counter_mode_however_it_is_cut() {
     use aes::cipher::{BlockCipherEncrypt, KeyInit};
     let cipher = aes::Aes256::new(&[9; 32].into());
-    let expected: Vec<u8> = (0u128..300)
+    let expected: Vec<u8> = (0u128..400)
         .flat_map(|counter| {
-            let mut block = counter.to_be_bytes().into();
+            let mut block = counter.to_le_bytes().into();
             cipher.encrypt_block(&mut block);
             block
         })
         .collect();
     let mut random = RandomStream::under(&[9; 32]);
-    let mut given = vec![0; 4800];
+    let mut given = vec![0; 6400];
     let mut rest = given.as_mut_slice();
-    for cut in [0, 1, 15, 16, 17, 512, 1, 600, 33, 1024, 2048] {
+    for cut in [0, 1, 15, 16, 17, 512, 1, 600, 33, 1024, 2048, 519] {
         let (part, after) = rest.split_at_mut(cut);
         random.fill(part);
         rest = after;

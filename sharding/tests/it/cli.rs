@@ -163,6 +163,45 @@ fn an_empty_file_is_a_file() {
 }
 
 #[test]
+fn killed_while_splitting_nothing_reads_and_acknowledged_nothing_is_lost() {
+    use std::io::{Read as _, Write as _};
+    use std::process::Stdio;
+    let scratch = tempfile::tempdir().unwrap();
+    let at = |name: &str| path(&scratch.path().join(name));
+    let split = |object: &str| {
+        Command::new(env!("CARGO_BIN_EXE_sekisho-shard"))
+            .args(["split", "-", "--quiet", "--json", "--k=2", "--object", object])
+            .args(["--out", &at("a"), &at("b"), &at("c")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let bytes = content(2 * EXTENT + 1);
+    // One that waits for more when it dies, with extents already written.
+    let mut killed = split("obj:killed");
+    killed.stdin.as_mut().unwrap().write_all(&bytes).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !scratch.path().join("a/killed").exists() && std::time::Instant::now() < deadline {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    // One that dies the moment it has acknowledged.
+    let mut done = split("obj:done");
+    done.stdin.take().unwrap().write_all(&bytes).unwrap();
+    let mut said = [0; 1];
+    done.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    done.kill().unwrap();
+    done.wait().unwrap();
+
+    assert!(run(&["combine", &at("b"), &at("c"), "--object=obj:done", "-o", &at("back")]).status.success());
+    assert!(fs::read(at("back")).unwrap() == bytes);
+    let out = run(&["combine", &at("a"), &at("b"), "--object=obj:killed", "-o", &at("back2")]);
+    assert!(!out.status.success() && !scratch.path().join("back2").exists());
+}
+
+#[test]
 fn wrong_usage_is_told_apart() {
     assert_eq!(run(&["split"]).status.code(), Some(2));
     let scratch = tempfile::tempdir().unwrap();

@@ -99,8 +99,4 @@ impl Matrix {
     pub(super) fn inputs(&self) -> usize {
         self.inputs
     }
-
-    fn rows(&self) -> impl Iterator<Item = &[u8]> {
-        self.cells.chunks_exact(self.inputs)
-    }
 }
