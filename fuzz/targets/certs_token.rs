@@ -4,7 +4,7 @@
 use certs::token::Token;
 use certs::{SpiffeId, TrustDomain};
 use libfuzzer_sys::fuzz_target;
-use model::{PersonId, Timestamp};
+use model::{PersonId, StudyId, Timestamp};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -21,6 +21,10 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Ok(person) = text.parse::<PersonId>() {
         assert_eq!(person.as_str(), text);
+    }
+    // The user name of an SSH connection is a study's bare name.
+    if let Ok(study) = StudyId::from_name(text) {
+        assert_eq!((study.name(), study.as_str().parse()), (text, Ok(study.clone())));
     }
     if let Ok(at) = text.parse::<Timestamp>() {
         assert_eq!(at.to_string().parse::<Timestamp>().expect("own text"), at);

@@ -278,11 +278,12 @@ async fn listen(endpoint: Endpoint, tls: Tls, limits: Limits, admitted: mpsc::Se
                     return;
                 }
             };
-            drop(place);
             replace(&newest, &link);
             if admitted.send(link).await.is_err() {
                 tracing::debug!(%remote, "nobody awaits agents any more");
             }
+            // Kept until here: agents that nobody accepts count as under way.
+            drop(place);
         });
     }
 }

@@ -110,6 +110,36 @@ async fn no_certificate_no_entry() {
     assert!(tokio::time::timeout(Duration::from_millis(300), listener.accept()).await.is_err());
 }
 
+/// A client with a good certificate that says nothing holds its place for as long as the broker's
+/// patience lasts, and no longer.
+#[tokio::test]
+async fn one_who_says_nothing_loses_the_place() {
+    let world = World::new();
+    let limits = Limits { handshakes: 1, patience: Duration::from_secs(2), ..Limits::default() };
+    let listener = world.listen(limits.clone());
+    let identity = world.identity(agent("mute"));
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(std::sync::Arc::new(TakesAnyone))
+        .with_client_auth_cert(identity.chain, identity.key)
+        .unwrap();
+    config.alpn_protocols = vec![wire::tls::ALPN.to_vec()];
+    let config = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
+    let endpoint = quinn::Endpoint::client((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let config = quinn::ClientConfig::new(std::sync::Arc::new(config));
+    let mute = soon(endpoint.connect_with(config, listener.local_addr(), "broker").unwrap()).await.unwrap();
+
+    let link = world.dial(listener.local_addr(), limits);
+    let mut status = link.status();
+    soon(status.wait_for(|s| matches!(s, Status::Away { why: Some(_), .. }))).await.unwrap();
+    soon(mute.closed()).await;
+    assert!(soon(link.connected()).await);
+    assert_eq!(soon(listener.accept()).await.unwrap().agent().name(), "hall-1");
+}
+
 #[derive(Debug)]
 struct TakesAnyone;
 
