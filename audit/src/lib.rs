@@ -1,5 +1,22 @@
 //! What happened: typed events, and the log that keeps them so that nobody can change them later
 //! without being found out.
+//!
+//! [`Log::append`] answers once the entry is on disk; whatever waits at the same time shares one
+//! fsync. Entries lie first in a write-ahead log (`wal/`), and within a second also under `tile/`, in
+//! the layout of C2SP tlog-tiles: bundles of entries, and the hashes of the Merkle tree of RFC 6962
+//! over them. A signed checkpoint (a C2SP signed note, `checkpoint`) then commits to their number and
+//! to the root. From there on every entry can be proven to anybody with the public key (`key.pub`)
+//! alone, and [`verify_dir`] finds any changed byte.
+//!
+//! It fails closed. When a write, or the publishing behind it, has failed, nothing is taken any more:
+//! without a record there must be no permit. Opened again, the log must hold at least what the last
+//! checkpoint promised.
+//!
+//! What this does not defend against: whoever holds the signing key can write another history, and
+//! who can write to the folder can set it back to an older copy of itself. Both show only against a
+//! checkpoint kept elsewhere; that is what the feed to a collector, and a witness, are for. Entries of
+//! the last second before a loss of power stand in no checkpoint yet: damage to the very last batch
+//! among them cannot be told from a write that was never completed.
 
 mod disk;
 mod entry;
