@@ -188,7 +188,7 @@ async fn enrolled(config: &Config, around: &Surroundings) -> Result<Enrolment, A
         }
         None => {}
     }
-    let path = around.dir.join(&config.enrol_token);
+    let path = around.dir.join(&config.token);
     tracing::info!(token = %path.display(), "waiting for a one-time token");
     loop {
         let token = read_token(&path)

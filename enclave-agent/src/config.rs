@@ -24,7 +24,7 @@ pub struct Config {
     /// The broker's API, `https://host:port`.
     pub api: String,
     /// The file with the one-time token.
-    pub enrol_token: PathBuf,
+    pub token: PathBuf,
     /// How many backends it takes to read.
     pub k: u8,
     /// Where shares lie.
@@ -85,7 +85,7 @@ impl Default for Config {
             agent: default_agent(),
             broker: "127.0.0.1:8444".to_owned(),
             api: "https://localhost:8443".to_owned(),
-            enrol_token: "enrol.token".into(),
+            token: "token".into(),
             k: 3,
             backends: Vec::new(),
             runtime: "runc".into(),
@@ -115,7 +115,7 @@ impl Config {
     pub fn parse(text: &str) -> Result<Config, String> {
         let config: Config = toml::from_str(text).map_err(|error| error.to_string())?;
         let n = config.backends.len();
-        if n < 2 || n > 255 || config.k < 2 || usize::from(config.k) > n {
+        if !(2..=255).contains(&n) || config.k < 2 || usize::from(config.k) > n {
             return Err(format!(
                 "{n} backends are named and k is {}; name 2 to 255 [[backends]], and 2 ≤ k ≤ their number",
                 config.k

@@ -144,7 +144,7 @@ mod tests {
         ];
         let sent = sent.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
         let launch = launch(&owner(), Command::Shell, None, sent).unwrap();
-        let get = |key: &str| launch.env.iter().filter(|(k, _)| k == key).map(|(_, v)| v.as_str()).last();
+        let get = |key: &str| launch.env.iter().rfind(|(k, _)| k == key).map(|(_, v)| v.as_str());
         assert_eq!(get("LANG"), Some("ja_JP.UTF-8"));
         assert_eq!((get("LC_ALL"), get("TZ")), (Some("C"), Some("Asia/Tokyo")));
         assert_eq!(get("PATH"), Some("/usr/local/bin:/usr/bin:/bin"));
