@@ -21,6 +21,9 @@ use crate::tls::provider;
 /// How long a collector may fail before that is recorded.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The longest message, in bytes: what collectors should take (RFC 5425, section 4.3.1).
+const MESSAGE: usize = 8192;
+
 /// The collector's name in status and records.
 const NAME: &str = "siem";
 
@@ -52,13 +55,13 @@ impl Feed {
         };
         let (identity, ca) = (Arc::clone(&self.identity), self.ca.clone());
         let config = SinkConfig {
-            name: NAME.to_owned(),
             address: self.siem.address.clone(),
             server_name,
             tls: Arc::new(move || {
                 client_config(&identity.load(), &ca).map(Arc::new).map_err(|e| e.to_string())
             }),
             hostname: self.hostname.clone(),
+            message_max: MESSAGE,
         };
         let (status, seen) = watch::channel(Status::default());
         let (stop, stopped) = watch::channel(false);
