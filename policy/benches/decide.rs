@@ -49,16 +49,16 @@ fn main() {
         [("policy/decide/10", 10), ("policy/decide/10k", 10_000), ("policy/decide/100k", 100_000)]
     {
         let records = records(grants);
-        let begun = Instant::now();
+        let (resident, begun) = (resident(), Instant::now());
         let set = PolicySet::build(1, &records.members, &records.grants).expect("the set builds");
-        let built = begun.elapsed();
+        let (built, size) = (begun.elapsed(), crate::resident().saturating_sub(resident));
         let (ours, changed) = (ours(&set, grants), change(&set, &records));
         drop(set);
         let peer = peer(&records, grants);
         let ratio = peer.p50 / ours.p50;
         println!("{name:<28} {:>12.2} {:>12.2} {:>14.2} {ratio:>10.1}", ours.p50, ours.p99, peer.p50);
         println!(
-            "{:<28} built in {built:.2?}, one study changed in {changed:.2?}; {} and {} decisions",
+            "{:<28} built in {built:.2?} and {size} MiB, one study changed in {changed:.2?}; {} and {} decisions",
             "", ours.runs, peer.runs
         );
         if let Some(out) = &mut out {
@@ -75,6 +75,12 @@ fn main() {
             }
         }
     }
+}
+
+/// Memory of this process, in MiB.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    pages.split(' ').nth(1).and_then(|p| p.parse::<usize>().ok()).map_or(0, |pages| pages / 256)
 }
 
 fn at(secs: i64) -> Timestamp {

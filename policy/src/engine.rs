@@ -12,19 +12,20 @@ use futures::FutureExt;
 
 /// Rules of one study: grants, and that members may open sessions.
 ///
-/// The tests run from cheap to dear. `need` is what the role of the person must allow on top of
-/// being a grantee; `duo` is the verdict on the conditions of use.
+/// The tests run from cheap to dear. `need` is what a role of the person must allow on top of their
+/// being a grantee; `duo` is the verdict on the conditions of use. Every column is copied for every
+/// rule of every question, so there are no more than the rules need.
 pub(crate) const STUDY_MODEL: &str = "
 [request_definition]
-r = sub, prj, obj, act, duo, now
+r = sub, prj, obj, act, need, duo, now
 [policy_definition]
-p = id, sub, prj, obj, act, need, duo, nbf, exp, eft
+p = sub, prj, obj, act, nbf, exp, eft
 [role_definition]
 g = _, _, _
 [policy_effect]
 e = some(where (p.eft == allow)) && !some(where (p.eft == deny))
 [matchers]
-m = r.prj == p.prj && r.obj == p.obj && r.act == p.act && r.duo == p.duo && r.now >= p.nbf && r.now < p.exp && g(r.sub, p.sub, r.prj) && g(r.sub, p.need, r.prj)
+m = r.prj == p.prj && r.obj == p.obj && r.act == p.act && r.duo == \"permitted\" && r.now >= p.nbf && r.now < p.exp && g(r.sub, p.sub, r.prj) && g(r.sub, r.need, r.prj)
 ";
 
 /// Rows of the authorisation matrix.

@@ -11,7 +11,7 @@ use crate::rules::{GrantRule, Grantee, Membership};
 
 /// The most rules that one enforcer holds. Casbin walks all of them for each question, so a study
 /// with more is spread over several enforcers, of which a question meets those that can matter.
-const BLOCK: usize = 16;
+const BLOCK: usize = 8;
 
 /// The verdict on conditions of use under which a grant counts.
 pub(crate) const DUO_PERMITTED: &str = "permitted";
@@ -173,7 +173,7 @@ impl StudyRules {
         let readers = allowing(Action::ReadDataset)?;
         for (action, roles) in [(Action::OpenSession, &openers), (Action::ReadDataset, &readers)] {
             for role in roles {
-                links.insert(vec![role.to_string(), may(action), study.to_string()]);
+                links.insert(vec![role.to_string(), may(action).to_owned(), study.to_string()]);
             }
         }
         let links: Vec<Vec<String>> = links.into_iter().collect();
@@ -184,11 +184,15 @@ impl StudyRules {
         let mut blocks = Vec::new();
         let mut by_dataset: HashMap<DatasetId, Vec<(GrantRule, usize)>> = HashMap::new();
         for grant in ordered {
+            let rule = grant_rule(grant);
             if rules.len() == BLOCK {
                 let full = std::mem::replace(&mut rules, Vec::with_capacity(BLOCK));
                 blocks.push(Engine::build(STUDY_MODEL, full, links.clone()).map_err(|e| failed(e.into()))?);
             }
-            rules.push(grant_rule(grant));
+            // Grants that say the same make one rule.
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
             by_dataset.entry(grant.dataset.clone()).or_default().push((grant.clone(), blocks.len()));
         }
         blocks.push(Engine::build(STUDY_MODEL, rules, links).map_err(|e| failed(e.into()))?);
@@ -263,32 +267,35 @@ impl StudyRules {
         duo: &str,
         now: Timestamp,
     ) -> Result<bool, EngineError> {
-        let now = now.to_string();
-        block.allows(&[person.as_str(), self.study.as_str(), object, action.name(), duo, &now])
+        let (study, now) = (self.study.as_str(), now.to_string());
+        block.allows(&[person.as_str(), study, object, action.name(), may(action), duo, &now])
     }
 }
 
 /// The node in Casbin's graph of roles that stands for being allowed an action; its prefix is none
 /// of an identifier, so nothing on record can be taken for it.
-fn may(action: Action) -> String {
-    format!("may:{}", action.name())
+const fn may(action: Action) -> &'static str {
+    match action {
+        Action::OpenSession => "may:open-session",
+        Action::ReadDataset => "may:read-dataset",
+        Action::Deposit | Action::IssueCertificate | Action::Administer(_) => "may:nothing",
+    }
 }
 
 fn open_rule(study: &StudyId) -> Vec<String> {
-    let (sub, act) = (may(Action::OpenSession), Action::OpenSession);
-    rule("open", &sub, study, WORKSPACE, act, Timestamp::MIN, NEVER)
+    let (sub, from, act) = (may(Action::OpenSession), Timestamp::MIN, Action::OpenSession);
+    rule(sub, study, WORKSPACE, act, from, NEVER)
 }
 
 fn grant_rule(grant: &GrantRule) -> Vec<String> {
+    let (sub, obj) = (grant.grantee.as_str(), grant.dataset.as_str());
     let (from, to) = (grant.not_before, grant.not_after.to_string());
-    let (id, sub, obj) = (grant.grant.as_str(), grant.grantee.as_str(), grant.dataset.as_str());
-    rule(id, sub, &grant.study, obj, Action::ReadDataset, from, &to)
+    rule(sub, &grant.study, obj, Action::ReadDataset, from, &to)
 }
 
 /// The columns of `p` in [`STUDY_MODEL`]. Instants are text of a fixed width, whose order is that of
 /// time: numbers in a rule would stay text and compare with nothing.
 fn rule(
-    id: &str,
     subject: &str,
     study: &StudyId,
     object: &str,
@@ -296,8 +303,6 @@ fn rule(
     from: Timestamp,
     to: &str,
 ) -> Vec<String> {
-    let (need, from) = (may(action), from.to_string());
-    [id, subject, study.as_str(), object, action.name(), &need, DUO_PERMITTED, &from, to, "allow"]
-        .map(str::to_owned)
-        .to_vec()
+    let from = from.to_string();
+    [subject, study.as_str(), object, action.name(), &from, to, "allow"].map(str::to_owned).to_vec()
 }
