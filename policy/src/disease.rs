@@ -8,6 +8,9 @@ use std::sync::LazyLock;
 /// The most bytes a table may have.
 const TABLE_MAX: usize = 16 << 20;
 
+/// The most ancestors that a disease may have; Mondo stays below a hundred.
+const ANCESTORS_MAX: usize = 1_000;
+
 /// An identifier of the Mondo disease ontology: `MONDO:` and seven digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MondoId(u32);
@@ -39,7 +42,15 @@ impl fmt::Display for MondoId {
 /// A table of diseases, each with its name and its direct parents.
 #[derive(Debug, Clone, Default)]
 pub struct Diseases {
-    entries: BTreeMap<MondoId, (String, Vec<MondoId>)>,
+    entries: BTreeMap<MondoId, Disease>,
+}
+
+#[derive(Debug, Clone)]
+struct Disease {
+    name: String,
+    parents: Vec<MondoId>,
+    /// Everything that it falls under.
+    ancestors: BTreeSet<MondoId>,
 }
 
 /// Why a text is not a table of diseases.
@@ -62,6 +73,9 @@ pub enum TableError {
         /// The parent that is missing.
         parent: MondoId,
     },
+    /// A disease with more ancestors than any has.
+    #[error("{0} has more than {ANCESTORS_MAX} ancestors in the table of diseases")]
+    TooDeep(MondoId),
     /// A disease that falls under itself.
     #[error("{0} falls under itself in the table of diseases")]
     Circle(MondoId),
@@ -102,18 +116,27 @@ impl Diseases {
                 .filter(|p| !p.is_empty())
                 .map(|p| p.parse().map_err(bad))
                 .collect::<Result<Vec<MondoId>, _>>()?;
-            if entries.insert(id, (name.to_owned(), parents)).is_some() {
+            let disease = Disease { name: name.to_owned(), parents, ancestors: BTreeSet::new() };
+            if entries.insert(id, disease).is_some() {
                 return Err(TableError::Twice(id));
             }
         }
-        let table = Diseases { entries };
+        let mut table = Diseases { entries };
+        let walk = |id: &MondoId| Ok((*id, table.walk_up(id)?));
+        let all: Vec<(MondoId, BTreeSet<MondoId>)> =
+            table.entries.keys().map(walk).collect::<Result<_, TableError>>()?;
+        for (id, ancestors) in all {
+            if let Some(disease) = table.entries.get_mut(&id) {
+                disease.ancestors = ancestors;
+            }
+        }
         table.check()?;
         Ok(table)
     }
 
     /// The name of a disease, if it is in the table.
     pub fn name(&self, disease: &MondoId) -> Option<&str> {
-        self.entries.get(disease).map(|(name, _)| name.as_str())
+        self.entries.get(disease).map(|found| found.name.as_str())
     }
 
     /// Every disease of the table, in order.
@@ -126,31 +149,32 @@ impl Diseases {
         if disease == other {
             return Some(true);
         }
-        if !self.entries.contains_key(disease) || !self.entries.contains_key(other) {
-            return None;
-        }
-        Some(self.ancestors(disease).contains(other))
+        let found = self.entries.get(disease)?;
+        self.entries.contains_key(other).then(|| found.ancestors.contains(other))
     }
 
-    fn ancestors(&self, disease: &MondoId) -> BTreeSet<MondoId> {
+    fn walk_up(&self, disease: &MondoId) -> Result<BTreeSet<MondoId>, TableError> {
         let mut seen = BTreeSet::new();
         let mut open = vec![*disease];
         while let Some(next) = open.pop() {
-            for parent in self.entries.get(&next).map_or(&[][..], |(_, parents)| parents) {
+            for parent in self.entries.get(&next).map_or(&[][..], |found| &found.parents) {
                 if seen.insert(*parent) {
                     open.push(*parent);
                 }
             }
+            if seen.len() > ANCESTORS_MAX {
+                return Err(TableError::TooDeep(*disease));
+            }
         }
-        seen
+        Ok(seen)
     }
 
     fn check(&self) -> Result<(), TableError> {
-        for (child, (_, parents)) in &self.entries {
-            if let Some(parent) = parents.iter().find(|p| !self.entries.contains_key(p)) {
+        for (child, found) in &self.entries {
+            if let Some(parent) = found.parents.iter().find(|p| !self.entries.contains_key(p)) {
                 return Err(TableError::Parent { child: *child, parent: *parent });
             }
-            if self.ancestors(child).contains(child) {
+            if found.ancestors.contains(child) {
                 return Err(TableError::Circle(*child));
             }
         }

@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use casbin::rhai::Dynamic;
+use casbin::rhai::{Dynamic, ImmutableString};
 use casbin::{CoreApi, DefaultModel, Enforcer, MemoryAdapter, MgmtApi, Model};
 use futures::FutureExt;
 
@@ -90,7 +90,7 @@ impl Engine {
         if request.iter().any(|field| field.is_empty()) {
             return Err(EngineError::Empty);
         }
-        let fields: Vec<Field> = request.iter().map(|f| Field((*f).to_owned())).collect();
+        let fields: Vec<Field<'_>> = request.iter().map(|field| Field(field)).collect();
         Ok(self.0.enforce(fields)?)
     }
 }
@@ -122,11 +122,11 @@ fn parsed(model: &'static str) -> Result<DefaultModel, EngineError> {
 }
 
 #[derive(Clone, Hash)]
-struct Field(String);
+struct Field<'a>(&'a str);
 
-impl From<Field> for Dynamic {
-    fn from(field: Field) -> Dynamic {
-        field.0.into()
+impl From<Field<'_>> for Dynamic {
+    fn from(field: Field<'_>) -> Dynamic {
+        ImmutableString::from(field.0).into()
     }
 }
 

@@ -238,7 +238,9 @@ impl StudyRules {
     ) -> Result<bool, EngineError> {
         // Blocks without a rule for this dataset and grantee cannot change the answer: no rule of
         // ours denies but by not allowing.
-        let blocks: BTreeSet<usize> = self.candidates(person, dataset).map(|(_, block)| *block).collect();
+        let mut blocks: Vec<usize> = self.candidates(person, dataset).map(|(_, block)| *block).collect();
+        blocks.sort_unstable();
+        blocks.dedup();
         let mut allowed = false;
         for block in blocks.into_iter().filter_map(|i| self.blocks.get(i)) {
             allowed |= self.ask(block, person, dataset.as_str(), Action::ReadDataset, duo, now)?;

@@ -136,6 +136,8 @@ fn tables_that_contradict_themselves_are_refused() {
     assert_eq!(parse("MONDO:0000001\ta\t\nMONDO:0000001\ta\t"), Err(TableError::Twice(id("MONDO:0000001"))));
     let (child, parent) = (id("MONDO:0000001"), id("MONDO:0000002"));
     assert_eq!(parse("MONDO:0000001\ta\tMONDO:0000002"), Err(TableError::Parent { child, parent }));
+    let chain: String = (1..2_000).map(|i| format!("MONDO:{i:07}\tx\tMONDO:{:07}\n", i + 1)).collect();
+    assert!(matches!(parse(&chain), Err(TableError::TooDeep(_))));
     let circle = "MONDO:0000001\ta\tMONDO:0000002\nMONDO:0000002\tb\tMONDO:0000001";
     assert!(matches!(parse(circle), Err(TableError::Circle(_))));
 }
