@@ -221,6 +221,7 @@ async fn a_killed_writer_loses_nothing_it_acknowledged() {
             .spawn()
             .unwrap();
         let stdout = child.stdout.take().unwrap();
+        let (first, begun) = std::sync::mpsc::channel();
         let reading = std::thread::spawn(move || {
             let mut acks = Vec::new();
             for line in BufReader::new(stdout).lines() {
@@ -231,12 +232,18 @@ async fn a_killed_writer_loses_nothing_it_acknowledged() {
                     && hash.len() == 64
                 {
                     acks.push((index.parse::<u64>().unwrap(), hash.to_owned()));
+                    let _ = first.send(());
                 }
             }
             acks
         });
         let [random] = entropy.array::<1>().unwrap();
-        let after = if beginning { u64::from(random) / 10 } else { 30 + u64::from(random) };
+        let after = if beginning {
+            u64::from(random) / 10
+        } else {
+            begun.recv_timeout(Duration::from_secs(30)).unwrap();
+            u64::from(random) / 2
+        };
         tokio::time::sleep(Duration::from_millis(after)).await;
         child.kill().unwrap();
         child.wait().unwrap();
@@ -262,5 +269,5 @@ async fn a_killed_writer_loses_nothing_it_acknowledged() {
         let report = verify_dir(dir.path(), key().public()).unwrap();
         assert_eq!(report.entries, entries.len() as u64);
     }
-    assert!(kills_with_acks >= 25, "{kills_with_acks}");
+    assert!(kills_with_acks >= 30, "{kills_with_acks}");
 }

@@ -331,7 +331,6 @@ impl Drop for Rsyslog {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_collector_killed_in_the_middle_misses_nothing() {
-    const EVENTS: usize = 3000;
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     let mut collector = Rsyslog::configure(dir.path(), &authority);
@@ -340,10 +339,11 @@ async fn a_real_collector_killed_in_the_middle_misses_nothing() {
     let client = authority.client(Some(&authority.issue("siem.test")));
     let mut feed = start(&log, dir.path(), collector.port, Arc::new(move || Ok(Arc::clone(&client))));
 
+    let killed_twice = Arc::new(AtomicBool::new(false));
     let writing = tokio::spawn({
-        let log = log.clone();
+        let (log, killed_twice) = (log.clone(), Arc::clone(&killed_twice));
         async move {
-            for _ in 0..EVENTS / 50 {
+            while log.durable_size() < 3000 || !killed_twice.load(Ordering::SeqCst) {
                 fill(&log, 50).await;
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -358,16 +358,18 @@ async fn a_real_collector_killed_in_the_middle_misses_nothing() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         collector.start();
     }
+    killed_twice.store(true, Ordering::SeqCst);
     writing.await.unwrap();
+    let events = log.durable_size() as usize;
     let waited = Instant::now();
     while feed.status.borrow().lag > 0 {
         assert!(waited.elapsed() < Duration::from_secs(60), "{:?} {}", feed.status, collector.errors());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(feed.status.borrow().delivered, EVENTS as u64);
+    assert_eq!(feed.status.borrow().delivered, events as u64);
     feed.stop().await;
 
-    let mut seen = vec![0_u32; EVENTS];
+    let mut seen = vec![0_u32; events];
     for line in collector.lines() {
         assert_eq!((&line["host"], &line["app"]), (&"gate.test".into(), &"sekisho".into()));
         assert_eq!((&line["msgid"], &line["severity"]), (&"record_changed".into(), &"info".into()));
@@ -377,8 +379,8 @@ async fn a_real_collector_killed_in_the_middle_misses_nothing() {
         assert!(event["unmapped"]["id"].as_str().unwrap().starts_with("研究-"));
         seen[index as usize] += 1;
     }
-    let missing: Vec<usize> = (0..EVENTS).filter(|i| seen[*i] == 0).collect();
+    let missing: Vec<usize> = (0..events).filter(|i| seen[*i] == 0).collect();
     assert!(missing.is_empty(), "missing {missing:?}");
     let copies: u32 = seen.iter().map(|n| n - 1).sum();
-    assert!(copies < EVENTS as u32, "{copies} copies");
+    assert!(copies < events as u32, "{copies} copies");
 }
