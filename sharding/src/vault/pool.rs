@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::{FuturesUnordered, StreamExt};
 use model::ObjectId;
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{Error, GetResultPayload, ObjectStore, ObjectStoreExt, PutPayload};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -142,6 +142,10 @@ impl Pool {
             let answer = store.get(&path).await?;
             if answer.meta.size > limit {
                 return Ok(None);
+            }
+            // A local file is read at once and no further than it was long; elsewhere count along.
+            if let GetResultPayload::File(..) = answer.payload {
+                return answer.bytes().await.map(Some);
             }
             let mut bytes = BytesMut::new();
             let mut chunks = answer.into_stream();
