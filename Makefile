@@ -25,5 +25,5 @@ test: setup ## every check and every test
 bench: setup ## measure, print a table, write target/bench/results.jsonl
 	@mkdir -p $(dir $(RESULTS)) && rm -f $(RESULTS)
 	$(CARGO) build --locked --release --workspace --bins
-	SEKISHO_BENCH_OUT=$(RESULTS) SEKISHO_BIN_DIR=$(TARGET)/release $(CARGO) bench --locked --workspace --bench '*'
+	SEKISHO_BENCH_OUT=$(RESULTS) $(CARGO) bench --locked --workspace --bench '*'
 	@infra/bench-table $(RESULTS)

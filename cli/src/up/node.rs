@@ -106,9 +106,9 @@ impl Node {
         Url::parse(&format!("https://{here}"))
     }
 
-    /// The authority of the node's certificates.
+    /// The authority of the node's certificates, which its agent has met when it enrolled.
     pub fn authority(&self) -> Result<CaCertificate, Fault> {
-        let path = self.dir.join("ca.pem");
+        let path = self.room(Room::Agent).join("ca.pem");
         let text = fs::read_to_string(&path)
             .map_err(|e| Fault::failed("io", say!(CannotRead, path = path.display())).because(&e))?;
         CaCertificate::from_pem(&text).map_err(|e| bad_file(&path).because(&e))
