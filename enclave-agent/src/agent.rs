@@ -1,7 +1,7 @@
 //! The agent as a whole: from the folder to the link with the broker, and back.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -173,10 +173,24 @@ fn place(config: &Config, around: &Surroundings) -> Result<Place, AgentError> {
 
 fn storage(config: &Config, dir: &Path) -> Result<Storage, AgentError> {
     let backends = config.backends.iter().map(|backend| {
-        Backend::local(backend.id.clone(), backend.institution.clone(), &dir.join(&backend.path))
+        Backend::local(backend.id.clone(), backend.institution.clone(), &plain(&dir.join(&backend.path)))
             .map_err(|error| AgentError::Backend(backend.id.to_string(), error.into()))
     });
     Ok(Storage::new(backends.collect::<Result<_, _>>()?, config.k))
+}
+
+/// The path without `..`, which object stores do not take. The agent's folder is canonical, so that
+/// a step up is the one that is meant.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        if component == Component::ParentDir {
+            plain.pop();
+        } else {
+            plain.push(component);
+        }
+    }
+    plain
 }
 
 /// The kept enrolment, or a new one once there is a token.
@@ -188,7 +202,7 @@ async fn enrolled(config: &Config, around: &Surroundings) -> Result<Enrolment, A
         }
         None => {}
     }
-    let path = around.dir.join(&config.token);
+    let path = around.dir.join(&config.enrol_token);
     tracing::info!(token = %path.display(), "waiting for a one-time token");
     loop {
         let token = read_token(&path)
@@ -307,4 +321,15 @@ fn files(what: impl Into<String>, source: io::Error) -> AgentError {
 /// An error with its sources, for the log.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     crate::service::chain(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_up_are_taken() {
+        assert_eq!(plain(Path::new("/d/agent/../backends/./kanto")), Path::new("/d/backends/kanto"));
+        assert_eq!(plain(Path::new("/../x")), Path::new("/x"));
+    }
 }

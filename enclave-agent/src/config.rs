@@ -24,7 +24,7 @@ pub struct Config {
     /// The broker's API, `https://host:port`.
     pub api: String,
     /// The file with the one-time token.
-    pub token: PathBuf,
+    pub enrol_token: PathBuf,
     /// How many backends it takes to read.
     pub k: u8,
     /// Where shares lie.
@@ -85,7 +85,7 @@ impl Default for Config {
             agent: default_agent(),
             broker: "127.0.0.1:8444".to_owned(),
             api: "https://localhost:8443".to_owned(),
-            token: "token".into(),
+            enrol_token: "enrol.token".into(),
             k: 3,
             backends: Vec::new(),
             runtime: "runc".into(),
