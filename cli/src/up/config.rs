@@ -1,7 +1,7 @@
 //! The first configuration of each process, and what the options of `up` have to do with it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use model::BackendId;
 use serde::Serialize;
@@ -60,9 +60,14 @@ pub struct Backend {
 impl Plan {
     /// From the options, with their defaults. `user` is who broker and signer become, with its
     /// number, when they are started as root.
-    pub fn new(args: &args::Up, user: Option<(String, u32)>, own_uid: u32) -> Result<Plan, Fault> {
+    pub fn new(
+        args: &args::Up,
+        dir: &Path,
+        user: Option<(String, u32)>,
+        own_uid: u32,
+    ) -> Result<Plan, Fault> {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let backends = backends(args)?;
+        let backends = backends(args, dir)?;
         let k = args.k.unwrap_or(3);
         if k < 2 || usize::from(k) > backends.len() || backends.len() > 255 {
             let fault = Fault::usage(say!(UpFewBackends, n = backends.len(), k = k));
@@ -169,18 +174,14 @@ struct AgentConfig<'a> {
     backends: &'a [Backend],
 }
 
-fn backends(args: &args::Up) -> Result<Vec<Backend>, Fault> {
+fn backends(args: &args::Up, dir: &Path) -> Result<Vec<Backend>, Fault> {
     let backend = |name: &str, institution: &str, path: PathBuf| {
         let id =
             BackendId::from_name(name).map_err(|e| Fault::usage(say!(BadName, text = name)).because(&e))?;
         Ok(Backend { id, institution: institution.to_owned(), path })
     };
     if args.backends.is_empty() {
-        // Relative to the agent's folder, so that a node can be moved as a whole.
-        return INSTITUTIONS
-            .iter()
-            .map(|(n, i)| backend(n, i, PathBuf::from("../backends").join(n)))
-            .collect();
+        return INSTITUTIONS.iter().map(|(n, i)| backend(n, i, dir.join("backends").join(n))).collect();
     }
     let absolute = |path: &PathBuf| {
         std::path::absolute(path)
@@ -226,7 +227,7 @@ mod tests {
         let cli =
             Cli::try_parse_from(["sekisho", "up", "--dir", "d"].into_iter().chain(line.split_whitespace()));
         let Command::Up(up) = cli.unwrap().command else { panic!("not up") };
-        Plan::new(&up, Some(("sekisho".to_owned(), 999)), 0)
+        Plan::new(&up, Path::new("/n"), Some(("sekisho".to_owned(), 999)), 0)
     }
 
     #[test]
@@ -241,7 +242,7 @@ mod tests {
         let backends = agent["backends"].as_array().unwrap();
         assert_eq!(backends.len(), 5);
         assert_eq!(backends[2]["id"].as_str(), Some("backend:kanto"));
-        assert_eq!(backends[2]["path"].as_str(), Some("../backends/kanto"));
+        assert_eq!(backends[2]["path"].as_str(), Some("/n/backends/kanto"));
         let signer: toml::Table = plan.config(Room::Signer).unwrap().parse().unwrap();
         assert_eq!(signer["allow_uids"].as_array().unwrap().len(), 2);
     }

@@ -44,8 +44,12 @@ pub async fn up(around: &Surroundings, args: &args::Up) -> Result<(), Fault> {
     let node = Node::at(&args.dir)?;
     let programs = Programs::find(around)?;
     let user = drop_to(around, args)?;
-    let plan =
-        Plan::new(args, user.as_ref().map(|u| (u.name.clone(), u.uid.as_raw())), Uid::effective().as_raw())?;
+    let plan = Plan::new(
+        args,
+        node.dir(),
+        user.as_ref().map(|u| (u.name.clone(), u.uid.as_raw())),
+        Uid::effective().as_raw(),
+    )?;
     node.make()?;
     let _held = node.lock()?;
     say_line(around, &say!(UpStarting, dir = node.dir().display()));
