@@ -49,7 +49,13 @@ fn cell(value: &Value) -> String {
         Value::String(text) => printable(text),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
         Value::Object(fields) => {
-            fields.iter().map(|(k, v)| format!("{}={}", printable(k), cell(v))).collect::<Vec<_>>().join(" ")
+            // A state comes with what belongs to it: its name first.
+            let state = fields.get("state").map(cell).into_iter();
+            let rest = fields.iter().filter(|(k, _)| *k != "state");
+            state
+                .chain(rest.map(|(k, v)| format!("{}={}", printable(k), cell(v))))
+                .collect::<Vec<_>>()
+                .join(" ")
         }
         other => other.to_string(),
     }
@@ -78,6 +84,11 @@ mod tests {
         assert_eq!(lines[0], "id       name  roles                        locked");
         assert_eq!(lines[1], "u:alice  山田  role:steward, role:security  –");
         assert_eq!(lines[2], "u:bob    Bob   –                            –");
+    }
+
+    #[test]
+    fn a_state_is_named_before_its_details() {
+        assert_eq!(cell(&json!({"at": 1, "state": "stored"})), "stored at=1");
     }
 
     #[test]
