@@ -11,6 +11,7 @@ use gate::Gate;
 use model::AgentId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wire::CloseCode;
 use wire::broker::{AgentLink, AgentListener};
 use wire::message::{AgentEvent, FaultKind};
 
@@ -71,6 +72,10 @@ impl Hub {
             reason = follow(&link, gate) => reason,
             () = stopping.cancelled() => "the broker is stopping".to_owned(),
         };
+        if !stopping.is_cancelled() {
+            // It dials again, and what it could not report comes with it.
+            link.close(CloseCode::Done, &reason);
+        }
         {
             let mut links = self.links();
             // A newer link of the same agent stays: the transport has closed the older one.

@@ -174,7 +174,15 @@ impl House {
 
     /// A peer that runs commands dials in.
     pub async fn agent_comes(&mut self) {
-        let identity = self.ca.leaf("agent/main".parse().unwrap());
+        let token = std::fs::read_to_string(self.dir.path().join("agent.token")).unwrap();
+        let key = KeyPair::generate(&OsEntropy).unwrap();
+        let asked = json!({"token": token, "agent": agent(), "spki": BASE64.encode(&key.spki().unwrap())});
+        let (status, answer) =
+            self.call(None, "POST", "/v1/agents/enrol", asked.to_string().as_bytes()).await;
+        assert_eq!(status, 200, "{answer}");
+        let key = Identity { chain: Vec::new(), key: key.to_private_key_der().unwrap() };
+        let identity =
+            Identity::from_pem(answer["certificate_pem"].as_str().unwrap(), &key.key_pem()).unwrap();
         let tls = wire::Tls::new(
             self.ca.domain.clone(),
             self.ca.x509.certificate().clone(),
