@@ -79,7 +79,20 @@ pub async fn run(
     ready: impl Fn() + Send + Sync,
 ) -> Result<(), AgentError> {
     let place = place(&config, &around)?;
-    leftovers::reap(&place).await.map_err(AgentError::Leftovers)?;
+    let ran = run_in(&place, config, around, stop, ready).await;
+    // Whether it ran or not, it leaves nothing.
+    leftovers::sweep(&place);
+    ran
+}
+
+async fn run_in(
+    place: &Place,
+    config: Config,
+    around: Surroundings,
+    stop: watch::Receiver<bool>,
+    ready: impl Fn() + Send + Sync,
+) -> Result<(), AgentError> {
+    leftovers::reap(place).await.map_err(AgentError::Leftovers)?;
     make_dir(&place.run, 0o711)
         .map_err(|source| files("the folder of running workspaces could not be made", source))?;
     let intake = intake_key(&around.dir, &*around.entropy)?;
@@ -87,10 +100,7 @@ pub async fn run(
     let mut stopped = stop.clone();
     let enrolment = tokio::select! {
         enrolment = enrolled(&config, &around) => enrolment?,
-        _ = stopped.wait_for(|stop| *stop) => {
-            leftovers::sweep(&place);
-            return Ok(());
-        }
+        _ = stopped.wait_for(|stop| *stop) => return Ok(()),
     };
     let tls = wire::Tls::new(
         enrolment.domain.clone(),
@@ -144,7 +154,6 @@ pub async fn run(
     // A session that was being opened may have started a workspace meanwhile.
     workspaces.stop_all("the agent stops").await;
     let _ = tokio::time::timeout(DRAIN, link.close()).await;
-    leftovers::sweep(&place);
     Ok(())
 }
 
