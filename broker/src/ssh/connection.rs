@@ -68,7 +68,7 @@ pub(crate) struct Connection {
 /// How far somebody has come.
 enum Standing {
     /// Nothing is proved.
-    Stranger { tried: Option<String> },
+    Stranger { tried: Option<String>, bare: Option<String> },
     /// A key is proved, and it opens nothing.
     Condemned { reason: String },
     /// In.
@@ -105,7 +105,7 @@ impl Connection {
             peer,
             knife,
             pass,
-            standing: Standing::Stranger { tried: None },
+            standing: Standing::Stranger { tried: None, bare: None },
             channels: HashMap::new(),
             recorded: 0,
             proved,
@@ -120,7 +120,7 @@ impl Connection {
     }
 
     fn tried(&mut self, user: &str) {
-        if let Standing::Stranger { tried } = &mut self.standing {
+        if let Standing::Stranger { tried, .. } = &mut self.standing {
             *tried = Some(user.chars().take(64).collect());
         }
     }
@@ -230,10 +230,9 @@ impl Drop for Connection {
                 input.close();
             }
         }
-        if let Standing::Stranger { tried: Some(user) } = &self.standing
-            && self.recorded == 0
-        {
-            let event = Refused::nothing_proved(user).event(self.services.gate.now(), self.peer);
+        if let Standing::Stranger { tried: Some(user), bare } = &self.standing {
+            let event =
+                Refused::nothing_proved(user, bare.clone()).event(self.services.gate.now(), self.peer);
             let services = Arc::clone(&self.services);
             self.services.tasks.spawn(async move {
                 if let Err(failed) = services.gate.record(&event).await {
@@ -272,8 +271,11 @@ impl Handler for Connection {
             self.record_refused(refused).await;
             return Ok(self.condemn(reason));
         }
-        // A client may well offer a bare key first and its certificate next.
-        self.record_refused(Refused::bare_key(fingerprint)).await;
+        // A client may well offer a bare key first and its certificate next: what is recorded is how
+        // it ends.
+        if let Standing::Stranger { bare, .. } = &mut self.standing {
+            *bare = Some(fingerprint);
+        }
         Ok(Auth::reject())
     }
 

@@ -41,16 +41,12 @@ impl Refused {
         }
     }
 
-    /// A key without a certificate was proved.
-    pub(crate) fn bare_key(fingerprint: String) -> Refused {
-        let reason = "a bare key opens nothing here; a certificate is needed";
-        Refused { key_fingerprint: Some(fingerprint), ..Refused::new(AuthFault::NoCertificate, reason) }
-    }
-
-    /// The connection ended and nothing had been proved.
-    pub(crate) fn nothing_proved(user: &str) -> Refused {
-        let reason = format!("no valid certificate was presented for {user:?}");
-        Refused::new(AuthFault::NoCertificate, reason)
+    /// The connection ended without a certificate that could be looked at; `bare` is the last key
+    /// that was proved without one.
+    pub(crate) fn nothing_proved(user: &str, bare: Option<String>) -> Refused {
+        let what = if bare.is_some() { "a bare key" } else { "nothing" };
+        let reason = format!("{what} was presented for {user:?} instead of a valid certificate");
+        Refused { key_fingerprint: bare, ..Refused::new(AuthFault::NoCertificate, reason) }
     }
 
     /// The certificate is good and the user name is no study.

@@ -3,7 +3,6 @@
 //! The gate decides and records; an agent runs the command; this module carries bytes both ways
 //! and sees to it that the session ends when its permit does.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -248,24 +247,22 @@ async fn carry(
     end
 }
 
-fn inward(sender: &mut SessionSender, input: &InputBuffer, counts: &Counts) -> impl Future<Output = End> {
-    async move {
-        loop {
-            let message = match input.next().await {
-                Input::Data(data) => {
-                    counts.inward.fetch_add(data.len() as u64, Ordering::Relaxed);
-                    SessionInput::Stdin(data)
-                }
-                Input::Eof => SessionInput::StdinEof,
-                Input::Resize(size) => SessionInput::Resize(size),
-                Input::Signal(name) => SessionInput::Signal(name),
-                Input::Closed => return End::ClientGone,
-            };
-            if sender.send(message).await.is_err() {
-                // The command may have ended: the other direction tells how.
-                input.closed().await;
-                return End::ClientGone;
+async fn inward(sender: &mut SessionSender, input: &InputBuffer, counts: &Counts) -> End {
+    loop {
+        let message = match input.next().await {
+            Input::Data(data) => {
+                counts.inward.fetch_add(data.len() as u64, Ordering::Relaxed);
+                SessionInput::Stdin(data)
             }
+            Input::Eof => SessionInput::StdinEof,
+            Input::Resize(size) => SessionInput::Resize(size),
+            Input::Signal(name) => SessionInput::Signal(name),
+            Input::Closed => return End::ClientGone,
+        };
+        if sender.send(message).await.is_err() {
+            // The command may have ended: the other direction tells how.
+            input.closed().await;
+            return End::ClientGone;
         }
     }
 }

@@ -278,7 +278,7 @@ impl House {
         let _ = stream.read_to_end(&mut answer).await;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-        let last = answer.lines().filter(|line| line.starts_with(['{', '['])).next_back().unwrap_or("null");
+        let last = answer.lines().rfind(|line| line.starts_with(['{', '['])).unwrap_or("null");
         (status, serde_json::from_str(last).unwrap_or(Value::Null))
     }
 

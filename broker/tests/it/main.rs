@@ -112,7 +112,7 @@ async fn a_certificate_that_opens_nothing_says_why() {
     house.agent_comes().await;
     let alice = house.alice(None).await;
     let key = ssh_key::PublicKey::from_openssh(
-        &ssh_key::PrivateKey::read_openssh_file(&alice.dir.join("key"))
+        &ssh_key::PrivateKey::read_openssh_file(alice.dir.join("key"))
             .unwrap()
             .public_key()
             .to_openssh()
