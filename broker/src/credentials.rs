@@ -107,9 +107,7 @@ impl Issuer {
         let authorities = loop {
             match self.signer.authorities().await {
                 Ok(authorities) => break authorities,
-                Err(SignerError::Unreachable { .. } | SignerError::TimedOut)
-                    if tokio::time::Instant::now() < deadline =>
-                {
+                Err(error) if is_starting(&error) && tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -231,5 +229,15 @@ impl Issuer {
     fn halfway(&self, until: Timestamp) -> Timestamp {
         let now = self.clock.now();
         now.plus(until.since(now) / 2)
+    }
+}
+
+/// Whether the signer may be there in a moment.
+fn is_starting(error: &SignerError) -> bool {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    match error {
+        SignerError::Unreachable { source, .. } => matches!(source.kind(), NotFound | ConnectionRefused),
+        SignerError::TimedOut => true,
+        SignerError::Refused { .. } | SignerError::Protocol(_) => false,
     }
 }
