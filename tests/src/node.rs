@@ -1,5 +1,6 @@
 //! A node under test: `sekisho up` in a folder, and people with devices in front of it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, UdpSocket};
@@ -274,7 +275,7 @@ fn command_line(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default()
 }
 
-/// What a node in `dir` has left on this machine: processes, mounts, cgroups.
+/// What a node in `dir` has left on this machine: processes and mounts.
 pub fn left_behind(dir: &Path) -> Result<Vec<String>> {
     let shown = dir.to_string_lossy().into_owned();
     let own = std::process::id();
@@ -284,15 +285,18 @@ pub fn left_behind(dir: &Path) -> Result<Vec<String>> {
             continue;
         };
         let line = command_line(pid).replace('\0', " ");
-        let ours = line.contains(&shown) || line.contains("sekisho-init") || line.contains("sekisho-agent");
-        if pid != own && ours && !line.contains("sekisho-demo") {
+        if pid != own && line.contains(&shown) && !line.contains("sekisho-demo") {
             left.push(format!("process {pid}: {line}"));
         }
     }
     for line in fs::read_to_string("/proc/self/mountinfo")?.lines().filter(|line| line.contains(&shown)) {
         left.push(format!("mount {line}"));
     }
-    let found = Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-name", "*sekisho*"]).output()?;
-    left.extend(String::from_utf8_lossy(&found.stdout).lines().map(|line| format!("cgroup {line}")));
     Ok(left)
+}
+
+/// The cgroups of workspaces on this machine, those of other nodes among them.
+pub fn cgroups() -> Result<BTreeSet<String>> {
+    let found = Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-path", "*sekisho*"]).output()?;
+    Ok(String::from_utf8_lossy(&found.stdout).lines().map(str::to_owned).collect())
 }

@@ -1,6 +1,7 @@
 //! The story: one researcher reads one real genome through one brokered session. Every step is
 //! asserted; a step that does not hold ends the story with what was seen.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use crate::collector::Collector;
 use crate::command::{Ran, Run, run, wait_for};
-use crate::node::{Device, INSTITUTIONS, Node, Ports, binary};
+use crate::node::{Device, INSTITUTIONS, Node, Ports, binary, cgroups};
 use crate::plaintext::{Plaintext, search};
 
 /// How many flipped bytes of the log are tried.
@@ -36,6 +37,7 @@ pub struct Story {
     data: PathBuf,
     ports: Ports,
     began: SystemTime,
+    cgroups: BTreeSet<String>,
     /// The node, once it is up.
     pub node: Option<Node>,
     /// The collector, once it listens.
@@ -64,6 +66,7 @@ impl Story {
             data: data.to_owned(),
             ports,
             began: SystemTime::UNIX_EPOCH + filetime(dir)?,
+            cgroups: cgroups()?,
             node: None,
             collector: None,
             admin: Device::new(&dir.join("admin"), ports),
@@ -754,7 +757,8 @@ impl Story {
         let dir = node.dir.clone();
         node.stop()?;
         drop(self.collector.take());
-        let left = crate::node::left_behind(&dir)?;
+        let mut left = crate::node::left_behind(&dir)?;
+        left.extend(cgroups()?.difference(&self.cgroups).cloned());
         ensure!(left.is_empty(), "left behind:\n{}", left.join("\n"));
         println!("   \u{2713} stopped: no process, mount, cgroup or namespace is left");
         Ok(())
