@@ -135,6 +135,12 @@ impl Issuer {
         let (siem, siem_until) = self.x509(SpiffeId::Siem("main".to_owned()), &[], &[]).await?;
         let (ticket, ticket_until) = self.leaf(SpiffeId::Ticket("main".to_owned()), &[], &[]).await?;
         let host = self.host(dir).await?;
+        // Whoever comes for the first time knows the authority by its digest only, from a one-time
+        // token: it must be in what is shown.
+        let authorities = self.signer.authorities().await?;
+        let ca = authorities.x509_ca().map_err(|e| CredentialError::Answer(e.to_string()))?;
+        let mut broker = broker;
+        broker.chain.push(ca.der().clone());
         Ok(Credentials {
             broker,
             siem,
