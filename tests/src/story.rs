@@ -244,7 +244,7 @@ impl Story {
                 let word = |key: &str| {
                     row[key].as_str().map(str::to_owned).with_context(|| format!("no {key} in {row}"))
                 };
-                Ok((word("name")?, word("object")?))
+                Ok((word("name")?, word("id")?))
             })
             .collect()
     }
