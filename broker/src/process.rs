@@ -1,6 +1,6 @@
 //! What the process may and may not do on its machine.
 
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -32,9 +32,10 @@ pub fn become_user(user: &str, dir: &Path) -> anyhow::Result<()> {
     }
     let owners = std::fs::read_dir(dir)?.filter_map(Result::ok).map(|entry| entry.path());
     for path in owners.chain([dir.to_owned()]) {
-        chown(&path, Some(found.uid.as_raw()), Some(found.gid.as_raw()))
-            .with_context(|| format!("cannot give {} to {user}", path.display()))?;
+        give(&path, &found).with_context(|| format!("cannot give {} to {user}", path.display()))?;
     }
+    // Changing the user forgets that the parent's death should end us.
+    let on_parent_death = prctl::get_pdeathsig().context("cannot read the parent's signal")?;
     setgroups(&[found.gid]).context("cannot give up groups")?;
     setgid(found.gid).context("cannot give up the group of root")?;
     setuid(found.uid).context("cannot give up root")?;
@@ -42,6 +43,20 @@ pub fn become_user(user: &str, dir: &Path) -> anyhow::Result<()> {
     if setuid(Uid::from_raw(0)).is_ok() {
         bail!("root could be had back after it was given up");
     }
+    prctl::set_pdeathsig(on_parent_death).context("cannot set the parent's signal")?;
     // A change of user makes the process dumpable again.
     prctl::set_dumpable(false).context("cannot forbid debuggers")
+}
+
+/// Gives a file of root's to `user`. The folder may be theirs already, and they may be somebody
+/// else's: no link is followed, and no file is given away under a second name.
+fn give(path: &Path, user: &User) -> anyhow::Result<()> {
+    let meta = std::fs::symlink_metadata(path)?;
+    if meta.uid() == user.uid.as_raw() {
+        return Ok(());
+    }
+    if meta.is_symlink() || (!meta.is_dir() && meta.nlink() != 1) {
+        bail!("it is a link: remove it");
+    }
+    Ok(lchown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?)
 }

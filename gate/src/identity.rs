@@ -17,8 +17,8 @@ use store::{AgentState, DeviceKey, DeviceKeyState, TakeError, TokenSubject};
 use crate::refusal::{RefusalKind, sentence};
 use crate::{Gate, Refusal, facts};
 
-/// A shorter life than this helps nobody: clocks differ.
-const LIFETIME_MIN: Duration = Duration::from_secs(1);
+/// A shorter life than this helps nobody, and the signer refuses it: clocks differ.
+const LIFETIME_MIN: Duration = Duration::from_secs(30);
 
 /// A person's device asks for certificates.
 #[derive(Debug, Clone)]

@@ -47,6 +47,8 @@ pub struct Story {
     pub alice: Device,
     bob: Device,
     grant: String,
+    /// A device whose certificate is left to expire, and since when it has it.
+    late: Option<(Device, Instant)>,
 }
 
 fn say(line: &str) {
@@ -73,6 +75,7 @@ impl Story {
             alice: Device::new(&dir.join("alice"), ports),
             bob: Device::new(&dir.join("bob"), ports),
             grant: String::new(),
+            late: None,
         })
     }
 
@@ -283,6 +286,11 @@ impl Story {
             "not alice's certificate:\n{shown}"
         );
         self.alice.sekisho("login")?.go()?.ok()?;
+        let late = self.dir.join("late");
+        copy_home(&self.alice.home, &late)?;
+        let late = self.alice.moved(late);
+        late.sekisho("login --lifetime 30s")?.go()?.ok()?;
+        self.late = Some((late, Instant::now()));
         held("a certificate of minutes for alice; the device renews it by itself, without a token");
         Ok(())
     }
@@ -455,11 +463,9 @@ impl Story {
             "unknown-authority",
         )?;
 
-        let late = self.dir.join("late");
-        copy_home(&self.alice.home, &late)?;
-        let device = self.alice.moved(late);
-        device.sekisho("login --lifetime 2s")?.go()?.ok()?;
-        std::thread::sleep(Duration::from_secs(4));
+        // Made in chapter 3, to live for half a minute.
+        let (device, since) = self.late.as_ref().context("no late device")?;
+        std::thread::sleep(Duration::from_secs(32).saturating_sub(since.elapsed()));
         self.refused(
             "an expired certificate",
             device.ssh("brca", "").arg("true"),
