@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use certs::ticket::ObjectOrder;
 use model::{DatasetId, PersonId, StudyId, WorkspaceId};
 use policy::duo::{ConditionSet, Purpose};
-use policy::{Facts, StudyFacts};
+use policy::{Facts, Standing, StudyFacts};
 use sha2::{Digest, Sha256};
 use store::{ObjectState, PersonState, Store, StoreError, StudyState};
 
@@ -40,7 +40,10 @@ impl StudyRecords {
 pub(crate) async fn of_person(store: &Store, person: &PersonId) -> Result<Facts, StoreError> {
     Ok(match store.person(person).await? {
         Some(found) => Facts {
-            person_active: found.state == PersonState::Active,
+            person: match found.state {
+                PersonState::Active => Standing::Active,
+                PersonState::Locked { .. } => Standing::Locked,
+            },
             programme_roles: found.roles,
             ..Facts::default()
         },

@@ -119,7 +119,7 @@ fn records(grants: usize) -> Records {
 fn ours(set: &PolicySet, grants: usize) -> Spread {
     let purposes = vec!["DS:MONDO:0007254".parse::<Purpose>().expect("a purpose")];
     let facts = Facts {
-        person_active: true,
+        person: policy::Standing::Active,
         programme_roles: Vec::new(),
         study: Some(StudyFacts { active: true, until: at(1_000), purposes }),
         conditions: vec![ConditionSet::parse(&["DS:MONDO:0004992"]).expect("conditions")],

@@ -4,7 +4,7 @@ use crate::authorisation::{PROGRAMME, STUDY, matrix};
 use crate::denial::Denial;
 use crate::disease::Diseases;
 use crate::duo::{self, Purpose, Verdict};
-use crate::request::{Action, Facts, Request, StudyFacts};
+use crate::request::{Action, Facts, Request, Standing, StudyFacts};
 use crate::rules::{GrantRule, RuleId};
 use crate::set::{DUO_PERMITTED, PolicySet, StudyRules};
 
@@ -50,14 +50,14 @@ impl Basis {
 /// A permit takes two evaluations that agree: the Casbin enforcer's, and our own walk over the same
 /// rules, which also names those that matched. If they differ, or either fails, the answer is no.
 pub fn decide(request: &Request, set: &PolicySet, facts: &Facts) -> Decision {
-    let answer = if facts.person_active {
-        match request.action {
+    let answer = match facts.person {
+        Standing::Unknown => Err(No::Deny(Denial::UnknownPerson)),
+        Standing::Locked => Err(No::Deny(Denial::PersonLocked)),
+        Standing::Active => match request.action {
             Action::OpenSession => open_session(request, set, facts),
             Action::ReadDataset => read_dataset(request, set, facts),
             Action::Deposit | Action::IssueCertificate | Action::Administer(_) => administer(request, facts),
-        }
-    } else {
-        Err(No::Deny(Denial::PersonLocked))
+        },
     };
     match answer {
         Ok(basis) => Decision::Permit(basis),

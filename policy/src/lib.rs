@@ -25,6 +25,6 @@ mod set;
 pub use authorisation::{MatrixRow, authorisation_matrix};
 pub use decide::{Basis, Decision, Obligation, decide};
 pub use denial::Denial;
-pub use request::{Action, AdminAction, Facts, Request, StudyFacts};
+pub use request::{Action, AdminAction, Facts, Request, Standing, StudyFacts};
 pub use rules::{GrantRule, Grantee, GranteeError, Membership, RuleId};
 pub use set::{PolicyError, PolicySet};

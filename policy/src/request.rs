@@ -142,8 +142,8 @@ impl fmt::Display for Action {
 /// nobody active, no study, no conditions known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
-    /// The person is on record and not locked.
-    pub person_active: bool,
+    /// How the person stands.
+    pub person: Standing,
     /// The roles that the person holds in the programme, not in a study.
     pub programme_roles: Vec<RoleId>,
     /// The study of the request, if it is on record.
@@ -151,6 +151,18 @@ pub struct Facts {
     /// The alternative sets of conditions under which the dataset of the request stands. None at
     /// all means that nobody recorded them, which no machine may take for "unrestricted".
     pub conditions: Vec<ConditionSet>,
+}
+
+/// How a person stands at the time of the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// Not on record.
+    #[default]
+    Unknown,
+    /// Locked out.
+    Locked,
+    /// On record and not locked.
+    Active,
 }
 
 /// A study as it stands at the time of the request.

@@ -69,6 +69,7 @@ pub struct Run {
     env: Vec<(OsString, OsString)>,
     stdin: Vec<u8>,
     limit: Duration,
+    account: Option<(u32, u32)>,
 }
 
 /// `run!("ssh", "-V")`: a program and its words.
@@ -78,6 +79,7 @@ pub fn run(program: impl AsRef<OsStr>) -> Run {
         env: Vec::new(),
         stdin: Vec::new(),
         limit: Duration::from_secs(60),
+        account: None,
     }
 }
 
@@ -106,6 +108,12 @@ impl Run {
         self
     }
 
+    /// Runs it as another user and group.
+    pub fn account(mut self, user: u32, group: u32) -> Run {
+        self.account = Some((user, group));
+        self
+    }
+
     /// Bounds its time; a minute otherwise.
     pub fn within(mut self, limit: Duration) -> Run {
         self.limit = limit;
@@ -128,6 +136,10 @@ impl Run {
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.words[0]);
         command.args(&self.words[1..]);
+        if let Some((user, group)) = self.account {
+            use std::os::unix::process::CommandExt;
+            command.uid(user).gid(group);
+        }
         command.envs(self.env.iter().map(|(k, v)| (k, v)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use tests::story::Story;
+use signer::{SignUser, SignerClient};
+use tests::story::{SIGN, Story};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
@@ -17,6 +18,12 @@ extern "C" fn stop(_signal: i32) {
 }
 
 fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, socket, person, key] = words.as_slice()
+        && first == SIGN
+    {
+        return sign(socket, person, key);
+    }
     match tell() {
         Ok(()) => {
             println!("\ndemo: ok");
@@ -24,6 +31,31 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("\ndemo: FAILED\n{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Asks the signer for a certificate, as only the broker's account may. The story uses it to bring
+/// about what the door must refuse.
+fn sign(socket: &str, person: &str, key: &str) -> ExitCode {
+    let asked = async {
+        let request = SignUser {
+            person: person.parse()?,
+            public_key: key.to_owned(),
+            lifetime_secs: 300,
+            source_address: None,
+            pty: true,
+        };
+        anyhow::Ok(SignerClient::new(socket).sign_user(request).await?.to_openssh()?)
+    };
+    match tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| runtime.block_on(asked)) {
+        Ok(line) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
             ExitCode::FAILURE
         }
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use model::{GrantId, Timestamp};
+use policy::Standing;
 use policy::duo::Purpose;
 use policy::{
     Action, AdminAction, Decision, Facts, GrantRule, Grantee, Membership, PolicySet, Request, StudyFacts,
@@ -46,7 +47,7 @@ fn product(request: &Request, set: &PolicySet, facts: &Facts) -> Answer {
 }
 
 fn reference(request: &Request, members: &[Membership], grants: &[GrantRule], facts: &Facts) -> Answer {
-    if !facts.person_active {
+    if facts.person != Standing::Active {
         return Answer::Deny;
     }
     let programme = |wanted: &[&str]| {
@@ -176,13 +177,17 @@ fn asked() -> impl Strategy<Value = (Request, Facts)> {
         });
     let stands = (prop::bool::weighted(0.9), instant(), some_purposes());
     let facts = (
-        prop::bool::weighted(0.95),
+        prop_oneof![
+            18 => Just(Standing::Active),
+            1 => Just(Standing::Locked),
+            1 => Just(Standing::Unknown),
+        ],
         proptest::sample::subsequence(&["steward", "security", "researcher", "operator"][..], 0..=2),
         proptest::option::weighted(0.95, stands),
         select(&CONDITIONS[..]),
     )
-        .prop_map(|(person_active, roles, stands, sets)| Facts {
-            person_active,
+        .prop_map(|(person, roles, stands, sets)| Facts {
+            person,
             programme_roles: roles.into_iter().map(role).collect(),
             study: stands.map(|(active, until, purposes)| StudyFacts { active, until, purposes }),
             conditions: conditions(sets),

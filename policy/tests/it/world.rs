@@ -55,7 +55,7 @@ pub fn purpose(text: &str) -> Purpose {
 /// Facts under which nothing but rules and grants can stand in the way.
 pub fn facts() -> Facts {
     Facts {
-        person_active: true,
+        person: policy::Standing::Active,
         programme_roles: Vec::new(),
         study: Some(StudyFacts { active: true, until: at(1_000), purposes: vec![purpose("HMB")] }),
         conditions: conditions(&[&["GRU"]]),
