@@ -19,6 +19,8 @@ use crate::{Entry, Gate, Permit, Refusal, facts};
 #[derive(Debug, Clone)]
 pub(crate) struct Administer;
 
+impl crate::permit::sealed::Sealed for Administer {}
+
 /// A person to be enrolled.
 #[derive(Debug, Clone)]
 pub struct NewPerson {

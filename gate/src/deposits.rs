@@ -25,6 +25,8 @@ pub struct Deposit {
     pub person: PersonId,
 }
 
+impl crate::permit::sealed::Sealed for Deposit {}
+
 impl Gate {
     /// Lets a person bring a file of this name into a dataset.
     pub async fn deposit(

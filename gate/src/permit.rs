@@ -2,11 +2,9 @@ use std::sync::Arc;
 
 use crate::leases::{EndCause, Lease};
 
-mod sealed {
+/// Keeps actions within this crate: each is declared where it is defined.
+pub(crate) mod sealed {
     pub trait Sealed {}
-    impl Sealed for crate::OpenSession {}
-    impl Sealed for crate::Deposit {}
-    impl Sealed for crate::administration::Administer {}
 }
 
 /// Something that needs a permit. Only the gate's own actions are.

@@ -119,9 +119,13 @@ impl Refusal {
 
 /// Rooms word their reasons as clauses; a person reads a sentence.
 pub(crate) fn sentence(clause: &str) -> String {
+    let end = if clause.ends_with(['.', '!', '?']) { "" } else { "." };
+    // An identifier is written as it is, also at the beginning.
+    if clause.split_whitespace().next().is_some_and(|word| word.contains(':')) {
+        return format!("{clause}{end}");
+    }
     let mut letters = clause.chars();
     let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-    let end = if clause.ends_with(['.', '!', '?']) { "" } else { "." };
     format!("{first}{}{end}", letters.as_str())
 }
 
@@ -133,6 +137,7 @@ mod tests {
     fn a_clause_becomes_a_sentence() {
         assert_eq!(sentence("you are not a member"), "You are not a member.");
         assert_eq!(sentence("Stop."), "Stop.");
+        assert_eq!(sentence("ds:x may not be used"), "ds:x may not be used.");
         assert_eq!(sentence(""), ".");
     }
 }

@@ -36,6 +36,8 @@ pub struct OpenSession {
     pub until: Timestamp,
 }
 
+impl crate::permit::sealed::Sealed for OpenSession {}
+
 /// A dataset that a session may read.
 #[derive(Debug, Clone)]
 pub struct DatasetAccess {

@@ -374,5 +374,9 @@ pub struct PolicySnapshot {
 }
 
 fn hex<S: serde::Serializer>(bytes: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&crate::text::hex(bytes))
+    to.serialize_str(&hex_digits(bytes))
+}
+
+pub(crate) fn hex_digits(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -7,9 +7,7 @@ use model::Timestamp;
 
 use crate::error::StoreError;
 
-pub(crate) fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
+pub(crate) use crate::records::hex_digits as hex;
 
 pub(crate) fn from_hex(what: &str, text: &str) -> Result<[u8; 32], StoreError> {
     let damaged = || damaged(what, "hash");

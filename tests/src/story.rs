@@ -555,7 +555,7 @@ impl Story {
     fn refuse_forwarding(&self) -> Result<()> {
         let api = self.ports.api;
         let direct = self.alice.ssh("brca", &format!("-W 127.0.0.1:{api}"));
-        self.refused("port forwarding", direct, "forwarding", "channel_refused", "port-forwarding")?;
+        self.refused("port forwarding", direct, "not open here", "channel_refused", "port-forwarding")?;
         let remote = self.alice.ssh("brca", &format!("-o ExitOnForwardFailure=yes -N -R 0:127.0.0.1:{api}"));
         self.refused("remote forwarding", remote, "forwarding", "channel_refused", "remote-forwarding")?;
         let files =

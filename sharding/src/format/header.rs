@@ -1,14 +1,11 @@
 //! The first 4 KiB of everything on a backend.
 
-use super::bytes::{NAME_FIELD, Reader, Writer};
+use super::bytes::{NAME_FIELD, Reader, SUITE, Writer};
 use super::{AttemptId, BLOCK, Deposit, EXTENT, HEADER, KeyShare, VERSION};
 use crate::codec::{ShareIndex, Threshold};
 
 const MAGIC: &[u8; 8] = b"SEKISHRD";
 const CHECKSUM: &str = "sekisho sharding v1 header checksum";
-/// Mode 1 (Shamir, every byte), field 0x1b (0x11b without its top bit), tags 1 (keyed BLAKE3, 128
-/// bits), key derivation 1 (BLAKE3), random stream 1 (AES-256 in counter mode).
-pub(super) const SUITE: [u8; 5] = [1, 0x1b, 1, 1, 1];
 const USED: usize = 8 + 2 + 5 + 3 + 6 + 8 * 5 + 16 + 1 + NAME_FIELD + 32;
 
 /// What follows a header.

@@ -5,8 +5,7 @@ use std::str::FromStr;
 
 use model::ObjectId;
 
-use super::bytes::{NAME_FIELD, Reader, Writer};
-use super::header::SUITE;
+use super::bytes::{NAME_FIELD, Reader, SUITE, Writer};
 use super::{AttemptId, BLOCK, Deposit, EXTENT, MAX_EXTENTS, VERSION, extent_count};
 use crate::codec::{MAX_SHARES, Threshold};
 
