@@ -259,14 +259,14 @@ fn open_log(
         .context("cannot open the audit log")
 }
 
-/// Leaves the one-time tokens of an empty house where its owner finds them.
+/// Leaves the one-time tokens of a house that is being founded where its owner finds them.
 async fn found(dir: &Path, gate: &Gate) -> anyhow::Result<()> {
     let (admin, agent) = (PersonId::from_name(FIRST_ADMIN)?, AgentId::from_name(FIRST_AGENT)?);
-    if let Some(first) = gate.found(&admin, &agent).await.context("cannot make the first tokens")? {
-        private::write(&dir.join("agent.token"), first.agent.as_bytes())
-            .context("cannot write agent.token")?;
-        private::write(&dir.join("admin.token"), first.person.as_bytes())
-            .context("cannot write admin.token")?;
+    let first = gate.found(&admin, &agent).await.context("cannot make the first tokens")?;
+    for (name, token) in [("agent.token", first.agent), ("admin.token", first.person)] {
+        if let Some(token) = token {
+            private::write(&dir.join(name), token.as_bytes()).with_context(|| format!("cannot write {name}"))?;
+        }
     }
     Ok(())
 }

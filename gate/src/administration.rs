@@ -351,30 +351,34 @@ impl Gate {
         read.await.map_err(|e: store::StoreError| Refusal::store(&e))
     }
 
-    /// Makes the one-time tokens of an empty house: for the first administrator, and for the first
-    /// agent. It does nothing once somebody is on record.
-    pub async fn found(&self, admin: &PersonId, agent: &AgentId) -> Result<Option<FirstTokens>, Refusal> {
-        if !self.inner.store.people().await.map_err(|e| Refusal::store(&e))?.is_empty() {
-            return Ok(None);
+    /// Founds an empty house: records its first administrator, and makes the one-time tokens with
+    /// which that person's first device and the first agent enrol. It may be asked at every start:
+    /// until they have enrolled, whoever lost a token on the way (or was killed before handing it
+    /// out) gets a fresh one.
+    pub async fn found(&self, admin: &PersonId, agent: &AgentId) -> Result<FirstTokens, Refusal> {
+        let store = &self.inner.store;
+        let people = store.people().await.map_err(|e| Refusal::store(&e))?;
+        if people.is_empty() {
+            let kind = EventKind::RecordChanged {
+                record: RecordKind::Person,
+                id: admin.to_string(),
+                change: Change::Created,
+            };
+            self.record(&self.happened(kind)).await?;
+            let roles = ["steward", "security", "operator"];
+            let roles = roles.into_iter().filter_map(|role| RoleId::from_name(role).ok()).collect();
+            let name = "First administrator".to_owned();
+            self.create_person(NewPerson { person: admin.clone(), name, roles }).await?;
         }
-        self.authorities().await?;
-        let what = EventKind::RecordChanged {
-            record: RecordKind::Person,
-            id: admin.to_string(),
-            change: Change::Created,
-        };
-        self.record(&self.happened(what)).await?;
-        let agent = self.make_token(None, TokenSubject::Agent(agent.clone())).await?;
-        let person = self.make_token(None, TokenSubject::Person(admin.clone())).await?;
-        let roles = ["steward", "security", "operator"];
-        let roles = roles.into_iter().filter_map(|role| RoleId::from_name(role).ok()).collect();
-        self.create_person(NewPerson {
-            person: admin.clone(),
-            name: "First administrator".to_owned(),
-            roles,
-        })
-        .await?;
-        Ok(Some(FirstTokens { person, agent }))
+        let mut first = FirstTokens { person: None, agent: None };
+        let known = people.is_empty() || people.iter().any(|person| person.id == *admin);
+        if known && store.device_keys(admin).await.map_err(|e| Refusal::store(&e))?.is_empty() {
+            first.person = Some(self.make_token(None, TokenSubject::Person(admin.clone())).await?);
+        }
+        if store.agent(agent).await.map_err(|e| Refusal::store(&e))?.is_none() {
+            first.agent = Some(self.make_token(None, TokenSubject::Agent(agent.clone())).await?);
+        }
+        Ok(first)
     }
 
     async fn create_person(&self, new: NewPerson) -> Result<(), Refusal> {
@@ -482,13 +486,13 @@ impl Gate {
     }
 }
 
-/// The tokens of an empty house.
+/// The tokens of a house that is being founded.
 #[derive(Debug, Clone)]
 pub struct FirstTokens {
-    /// For the first administrator.
-    pub person: String,
-    /// For the first agent.
-    pub agent: String,
+    /// For the first administrator, who has no device yet.
+    pub person: Option<String>,
+    /// For the first agent, which has not enrolled yet.
+    pub agent: Option<String>,
 }
 
 fn broken_policy(study: &StudyId, error: &policy::PolicyError) -> Refusal {

@@ -4,7 +4,7 @@
 //! - [`codec`] is the arithmetic: Shamir's secret sharing of every byte over GF(2⁸), in constant
 //!   time, through the widest vector unit the machine has.
 //! - [`format`] is what lies on a backend: headers, blocks, tags and the manifest. It does no I/O;
-//!   `docs/format.md` describes it for a second implementation.
+//!   `docs/format.md` (at the root) describes it for a second implementation.
 //! - [`vault`] moves it: deposit, range read and verification over `n` object stores.
 //!
 //! # What is defended

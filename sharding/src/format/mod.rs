@@ -1,4 +1,4 @@
-//! What lies on a backend, version 1; `docs/format.md` describes it byte by byte.
+//! What lies on a backend, version 1; `docs/format.md` (at the root) describes it byte by byte.
 //!
 //! An object is cut into extents of 4 MiB, an extent into blocks of 64 KiB; the last of each may
 //! be short. Every backend keeps, under the same names, its own share of each extent (a [`Header`],
