@@ -17,9 +17,10 @@ demo: setup ## start everything, tell the story on real data, stay up (DEMO=once
 	$(CARGO) build --locked --workspace --bins
 	@exec $(TARGET)/debug/sekisho-demo
 
-# End-to-end tests start the programs of other rooms, which a test run alone would not build.
+# End-to-end tests start the programs of other rooms, which a test run alone would not build. Built
+# together with the tests they share their dependencies' features, so that nothing is compiled twice.
 test: setup ## every check and every test
-	$(CARGO) build --locked --workspace --bins
+	$(CARGO) build --locked --workspace --bins --tests
 	$(CARGO) xtask ci
 
 bench: setup ## measure, print a table, write target/bench/results.jsonl
