@@ -265,7 +265,8 @@ async fn found(dir: &Path, gate: &Gate) -> anyhow::Result<()> {
     let first = gate.found(&admin, &agent).await.context("cannot make the first tokens")?;
     for (name, token) in [("agent.token", first.agent), ("admin.token", first.person)] {
         if let Some(token) = token {
-            private::write(&dir.join(name), token.as_bytes()).with_context(|| format!("cannot write {name}"))?;
+            private::write(&dir.join(name), token.as_bytes())
+                .with_context(|| format!("cannot write {name}"))?;
         }
     }
     Ok(())

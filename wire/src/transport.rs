@@ -35,7 +35,9 @@ impl Default for Limits {
             handshakes: 64,
             patience: Duration::from_secs(10),
             keep_alive: Duration::from_secs(2),
-            idle: Duration::from_secs(10),
+            // Each keep-alive that is sent begins the count anew once: silence is noticed after
+            // this and a keep-alive's time.
+            idle: Duration::from_secs(8),
             reports: 1024,
         }
     }

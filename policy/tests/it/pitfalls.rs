@@ -208,7 +208,9 @@ fn incomplete_requests_are_refused() {
 fn facts_that_nobody_gathered_permit_nothing() {
     for action in Action::all() {
         let request = policy::Request { action, ..read("alice", "brca", "wgs") };
-        assert_eq!(code(&decide(&request, &set(), &Facts::default())), "person-locked", "{action}");
+        assert_eq!(code(&decide(&request, &set(), &Facts::default())), "unknown-person", "{action}");
+        let locked = Facts { person: policy::Standing::Locked, ..facts() };
+        assert_eq!(code(&decide(&request, &set(), &locked)), "person-locked", "{action}");
     }
     let no_study = Facts { study: None, ..facts() };
     assert_eq!(code(&decide(&read("alice", "brca", "wgs"), &set(), &no_study)), "not-a-member");
