@@ -25,6 +25,6 @@ test: setup ## every check and every test
 
 bench: setup ## measure, print a table, write target/bench/results.jsonl
 	@mkdir -p $(dir $(RESULTS)) && rm -f $(RESULTS)
-	$(CARGO) build --locked --release --workspace --bins
+	$(CARGO) build --locked --release --workspace --bins --benches
 	SEKISHO_BENCH_OUT=$(RESULTS) $(CARGO) bench --locked --workspace --bench '*'
 	@infra/bench-table $(RESULTS)
