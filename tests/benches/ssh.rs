@@ -142,13 +142,15 @@ fn direct_sshd(dir: &Path, home: &Path) -> Result<(Sshd, PathBuf)> {
     fs::copy(home.join("id_ed25519.pub"), folder.join("authorized_keys"))?;
     let port = Ports::free()?.ssh;
     let shown = folder.display();
+    // Another home: what this machine's root has in its shell's start-up files is no peer of ours.
     fs::write(
         folder.join("sshd_config"),
         format!(
             "ListenAddress 127.0.0.1\nPort {port}\nHostKey {shown}/host\nPidFile {shown}/pid\n\
              AuthorizedKeysFile {shown}/authorized_keys\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nUsePAM no\n\
-             StrictModes no\nUseDNS no\nPrintMotd no\nPrintLastLog no\nLogLevel ERROR\n"
+             StrictModes no\nUseDNS no\nPrintMotd no\nPrintLastLog no\nLogLevel ERROR\n\
+             SetEnv HOME={shown}\n"
         ),
     )?;
     let config = folder.join("ssh_config");
