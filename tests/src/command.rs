@@ -4,10 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::Read;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+
+/// Set when somebody asks the story to stop; everything that takes time looks at it.
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// The most output that is kept of one stream.
 const OUTPUT_MAX: u64 = 256 << 20;
@@ -163,9 +167,10 @@ impl Run {
             if let Some(status) = child.try_wait()? {
                 break status;
             }
-            if began.elapsed() > self.limit {
+            if began.elapsed() > self.limit || INTERRUPTED.load(Ordering::SeqCst) {
                 child.kill().ok();
                 child.wait().ok();
+                ensure!(!INTERRUPTED.load(Ordering::SeqCst), "interrupted");
                 bail!("{line} did not end within {:?}", self.limit);
             }
             thread::sleep(Duration::from_millis(2));
@@ -193,6 +198,7 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Option
         if let Some(found) = done() {
             return Ok(found);
         }
+        ensure!(!INTERRUPTED.load(Ordering::SeqCst), "interrupted");
         ensure!(began.elapsed() < limit, "{what}: not within {limit:?}");
         thread::sleep(Duration::from_millis(20));
     }

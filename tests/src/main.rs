@@ -3,18 +3,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use signer::{SignUser, SignerClient};
+use tests::command::INTERRUPTED;
 use tests::story::{SIGN, Story};
 
-static STOP: AtomicBool = AtomicBool::new(false);
-
 extern "C" fn stop(_signal: i32) {
-    STOP.store(true, Ordering::SeqCst);
+    INTERRUPTED.store(true, Ordering::SeqCst);
 }
 
 fn main() -> ExitCode {
@@ -87,7 +86,7 @@ fn tell() -> Result<()> {
     println!("\nEvery step held, after {:.0} s.", began.elapsed().as_secs_f64());
     if std::env::var("DEMO").as_deref() != Ok("once") {
         println!("\n{}", story.commands()?);
-        while !STOP.load(Ordering::SeqCst) {
+        while !INTERRUPTED.swap(false, Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(100));
         }
     }

@@ -5,9 +5,12 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+
+use crate::command::INTERRUPTED;
 
 /// The length of a run that counts as plaintext.
 pub const RUN: usize = 32;
@@ -93,6 +96,7 @@ pub fn search(
     let mut searched = Searched::default();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
+        ensure!(!INTERRUPTED.load(Ordering::SeqCst), "interrupted");
         // What comes and goes while we look is no plaintext at rest.
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         for entry in entries.flatten() {
