@@ -4,7 +4,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
-use crate::rooms::{FOR_TESTS_ONLY, Floor, KNOWN_CIRCLES, NEVERS, ROOMS, Room, WORKLOAD_KIT, WORKLOADS};
+use crate::rooms::{FOR_TESTS_ONLY, Floor, NEVERS, ROOMS, Room, WORKLOAD_KIT, WORKLOADS};
 use crate::source::Crate;
 use crate::{circles, purity};
 
@@ -42,13 +42,7 @@ pub fn run() -> Result<()> {
         for target in &package.targets {
             if target.kind.iter().any(|kind| is_code(&kind.to_string())) {
                 let code = Crate::read(root, target.src_path.as_std_path())?;
-                for circle in circles::check(&code) {
-                    if circle.is_known(&code, KNOWN_CIRCLES) {
-                        println!("arrows: known, to be dissolved: {}", circle.said);
-                    } else {
-                        problems.push(circle.said);
-                    }
-                }
+                problems.extend(circles::check(&code).into_iter().map(|circle| circle.said));
                 if target.is_lib() {
                     problems.extend(purity::check(&code));
                 }

@@ -20,14 +20,6 @@ pub struct Circle {
     pub said: String,
 }
 
-impl Circle {
-    /// Whether it is on the list of those to be dissolved.
-    pub fn is_known(&self, code: &Crate, known: &[(&str, &str, &str)]) -> bool {
-        let has = |name: &str| self.modules.iter().any(|module| module == name);
-        known.iter().any(|(main, a, b)| *main == code.name && has(a) && has(b))
-    }
-}
-
 /// Every circle.
 pub fn check(code: &Crate) -> Vec<Circle> {
     let uses: BTreeMap<&Path, Vec<Use>> =
@@ -273,14 +265,6 @@ mod tests {
         });
         let code = Crate { name: "lib.rs".to_owned(), modules: modules.collect() };
         check(&code).into_iter().map(|circle| circle.said).collect()
-    }
-
-    #[test]
-    fn a_known_circle_is_told_from_others() {
-        let code = Crate { name: "gate/src/lib.rs".to_owned(), ..Crate::default() };
-        let circle = Circle { modules: vec!["a".into(), "b".into()], said: String::new() };
-        assert!(circle.is_known(&code, &[("gate/src/lib.rs", "b", "a")]));
-        assert!(!circle.is_known(&code, &[("gate/src/lib.rs", "a", "c"), ("store/src/lib.rs", "a", "b")]));
     }
 
     #[test]

@@ -97,10 +97,6 @@ pub const PURE: &[&str] = &[
     "wire/src/message",
 ];
 
-/// Circles between modules that are known and to be dissolved: the crate's main file and two of the
-/// circle's modules. They are shown at every run; nothing may be added.
-pub const KNOWN_CIRCLES: &[(&str, &str, &str)] = &[];
-
 /// Where the pure part of the tree may open files all the same, and why.
 pub const MAY_OPEN_FILES: &[(&str, &str)] =
     &[("audit/src", "the log lies in files"), ("sharding/src/vault", "the vault does the I/O of its room")];
