@@ -256,16 +256,11 @@ impl Device {
 }
 
 fn children(parent: u32) -> Vec<u32> {
-    let path = format!("/proc/{parent}/task/{parent}/children");
     let mut all = Vec::new();
     // A child that another thread started stands under that thread.
     let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
     for task in tasks {
         let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        all.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-    }
-    if all.is_empty() {
-        let text = fs::read_to_string(path).unwrap_or_default();
         all.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
     }
     all
