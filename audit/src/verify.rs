@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -43,6 +43,9 @@ pub struct VerifyError {
 
 /// How often a log that changes while it is read is looked at before a fault counts.
 const ATTEMPTS: u32 = 5;
+
+/// How often the write-ahead log of a live log is listed anew before a missing file counts.
+const LISTINGS: u32 = 100;
 
 /// Reads every byte of the log in `dir`: recomputes all hashes from the entries, and compares the
 /// write-ahead log, the bundles, the tiles and the signed checkpoint with one another and `key`.
@@ -143,10 +146,40 @@ struct WalHashes {
     unfinished: u64,
 }
 
+/// Why the write-ahead log could not be read.
+enum WalFault {
+    /// A file of the listing was not there any more.
+    Gone(VerifyError),
+    Found(VerifyError),
+}
+
+impl From<VerifyError> for WalFault {
+    fn from(fault: VerifyError) -> WalFault {
+        WalFault::Found(fault)
+    }
+}
+
 impl WalHashes {
     fn read(dir: &Path, checkpoint: &Checkpoint, live: bool) -> Result<WalHashes, VerifyError> {
-        let unreadable = |e: io::Error| fault(format!("wal cannot be listed: {e}"), None);
-        let paths = segments_in(&dir.join("wal")).map_err(unreadable)?;
+        let mut listing = 1;
+        loop {
+            let paths = segments_in(&dir.join("wal"))
+                .map_err(|e| fault(format!("wal cannot be listed: {e}"), None))?;
+            match WalHashes::read_listed(dir, &paths, checkpoint, live) {
+                // A live log drops its oldest files once bundles hold what is in them.
+                Err(WalFault::Gone(_)) if live && listing < LISTINGS => listing += 1,
+                Err(WalFault::Gone(fault) | WalFault::Found(fault)) => return Err(fault),
+                Ok(wal) => return Ok(wal),
+            }
+        }
+    }
+
+    fn read_listed(
+        dir: &Path,
+        paths: &[PathBuf],
+        checkpoint: &Checkpoint,
+        live: bool,
+    ) -> Result<WalHashes, WalFault> {
         let mut wal = WalHashes { first: 0, hashes: Vec::new(), bytes: 0, unfinished: 0 };
         for (i, path) in paths.iter().enumerate() {
             let name = path.strip_prefix(dir).unwrap_or(path).display();
@@ -155,13 +188,18 @@ impl WalHashes {
                 hashes.push(leaf_hash(entry));
                 Ok(())
             })
-            .map_err(|e| fault(e.to_string(), None))?;
+            .map_err(|e| {
+                let gone =
+                    matches!(&e, ReadError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
+                let fault = fault(e.to_string(), None);
+                if gone { WalFault::Gone(fault) } else { WalFault::Found(fault) }
+            })?;
             if i == 0 {
                 wal.first = segment.first;
             }
             if wal.first + wal.hashes.len() as u64 != segment.next {
                 let what = format!("entries are missing between {name} and the file before it");
-                return Err(fault(what, Some(segment.first)));
+                return Err(fault(what, Some(segment.first)).into());
             }
             wal.bytes += segment.len;
             match tail {
@@ -172,16 +210,14 @@ impl WalHashes {
                 }
                 Tail::Torn(cause) | Tail::Damaged(cause) => {
                     let what = format!("{name}, byte {}: {cause}", segment.len);
-                    return Err(fault(what, Some(segment.next)));
+                    return Err(fault(what, Some(segment.next)).into());
                 }
             }
         }
         if !live && wal.end() < checkpoint.size {
             let (end, size) = (wal.end(), checkpoint.size);
-            return Err(fault(
-                format!("wal ends after {end} entries, the checkpoint covers {size}"),
-                Some(end),
-            ));
+            let what = format!("wal ends after {end} entries, the checkpoint covers {size}");
+            return Err(fault(what, Some(end)).into());
         }
         Ok(wal)
     }
