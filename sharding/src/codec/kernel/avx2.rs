@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{GROUP, Matrix};
+use super::{GROUP, Rows};
 use crate::codec::field;
 
 const WIDTH: usize = 32;
@@ -13,7 +13,7 @@ pub(super) fn available() -> bool {
 }
 
 /// Works on as many whole vectors as there are and returns where the rest begins.
-pub(super) fn apply(matrix: &Matrix, inputs: &[&[u8]], outputs: &mut [&mut [u8]]) -> usize {
+pub(super) fn apply(matrix: Rows<'_>, inputs: &[&[u8]], outputs: &mut [&mut [u8]]) -> usize {
     assert!(available());
     let tables: Vec<[u8; 32]> = matrix.cells.iter().map(|&cell| nibbles(cell)).collect();
     for (tables, outputs) in tables.chunks(GROUP * matrix.inputs).zip(outputs.chunks_mut(GROUP)) {

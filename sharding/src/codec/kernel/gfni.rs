@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{GROUP, Matrix};
+use super::{GROUP, Rows};
 
 const WIDTH: usize = 64;
 
@@ -13,7 +13,7 @@ pub(super) fn available() -> bool {
         && is_x86_feature_detected!("gfni")
 }
 
-pub(super) fn apply(matrix: &Matrix, inputs: &[&[u8]], outputs: &mut [&mut [u8]]) {
+pub(super) fn apply(matrix: Rows<'_>, inputs: &[&[u8]], outputs: &mut [&mut [u8]]) {
     assert!(available());
     for (cells, outputs) in matrix.cells.chunks(GROUP * matrix.inputs).zip(outputs.chunks_mut(GROUP)) {
         // SAFETY: AVX-512F, AVX-512BW and GFNI are there, as asserted above.

@@ -7,6 +7,8 @@ mod avx2;
 mod gfni;
 mod portable;
 
+use std::ops::Range;
+
 use super::field;
 
 /// Outputs that the vector kernels compute in one pass over the inputs.
@@ -65,19 +67,19 @@ impl Kernel {
         }
     }
 
-    /// Every slice has the same length, and there are as many as the matrix has columns and rows.
-    pub(super) fn apply(self, matrix: &Matrix, inputs: &[&[u8]], outputs: &mut [&mut [u8]]) {
-        let len = outputs.first().map_or(0, |out| out.len());
-        assert!(inputs.len() == matrix.inputs && outputs.len() * matrix.inputs == matrix.cells.len());
+    /// Every slice has the same length, and there are as many as the rows have columns and as there are rows.
+    pub(super) fn apply(self, rows: Rows<'_>, inputs: &[&[u8]], outputs: &mut [&mut [u8]]) {
+        let Some(len) = outputs.first().map(|out| out.len()) else { return };
+        assert!(inputs.len() == rows.inputs && outputs.len() * rows.inputs == rows.cells.len());
         assert!(inputs.iter().all(|s| s.len() == len) && outputs.iter().all(|s| s.len() == len));
         let done = match self.0 {
             Kind::Portable => 0,
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => avx2::apply(matrix, inputs, outputs),
+            Kind::Avx2 => avx2::apply(rows, inputs, outputs),
             #[cfg(target_arch = "x86_64")]
-            Kind::Gfni => return gfni::apply(matrix, inputs, outputs),
+            Kind::Gfni => return gfni::apply(rows, inputs, outputs),
         };
-        portable::apply(matrix, inputs, outputs, done);
+        portable::apply(rows, inputs, outputs, done);
     }
 }
 
@@ -95,8 +97,21 @@ impl Matrix {
         Matrix { inputs: known.len(), cells }
     }
 
+    /// Some of its rows, in order.
+    pub(super) fn rows(&self, range: Range<usize>) -> Rows<'_> {
+        let Range { start, end } = range;
+        Rows { inputs: self.inputs, cells: &self.cells[start * self.inputs..end * self.inputs] }
+    }
+
     /// How many inputs there are.
     pub(super) fn inputs(&self) -> usize {
         self.inputs
     }
+}
+
+/// Rows of a [`Matrix`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows<'a> {
+    inputs: usize,
+    cells: &'a [u8],
 }

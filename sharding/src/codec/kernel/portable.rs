@@ -2,14 +2,14 @@
 //! of the (public) constant are set decides nothing but a mask, so that time depends on lengths
 //! alone; compilers turn the loops into whatever vectors the machine has.
 
-use super::{GROUP, Matrix};
+use super::{GROUP, Rows};
 
 const LANES: u64 = 0x0101_0101_0101_0101;
 const WORDS: usize = 16;
 const WIDTH: usize = 8 * WORDS;
 
 /// From byte `from` on.
-pub(super) fn apply(matrix: &Matrix, inputs: &[&[u8]], outputs: &mut [&mut [u8]], from: usize) {
+pub(super) fn apply(matrix: Rows<'_>, inputs: &[&[u8]], outputs: &mut [&mut [u8]], from: usize) {
     for (cells, outputs) in matrix.cells.chunks(GROUP * matrix.inputs).zip(outputs.chunks_mut(GROUP)) {
         let len = outputs[0].len();
         for at in (from..len).step_by(WIDTH) {

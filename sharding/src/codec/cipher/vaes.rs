@@ -1,8 +1,10 @@
-//! The same stream with AES on four blocks per instruction, eight of which are under way at once.
+//! AES on four blocks per instruction, eight of which are under way at once.
 
 use std::arch::x86_64::*;
 
 use zeroize::Zeroizing;
+
+use super::{BLOCK, NONCE_LEN, numbered};
 
 const ROUNDS: usize = 14;
 /// Blocks per step: eight vectors of four.
@@ -15,18 +17,28 @@ impl Wide {
     /// `None` where the machine cannot.
     pub(super) fn new(key: &[u8; 32]) -> Option<Wide> {
         let able = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("vaes")
             && is_x86_feature_detected!("aes");
         // SAFETY: AES is there, as just asked.
         able.then(|| Wide(unsafe { expand(key) }))
     }
 
-    /// Writes whole steps of the stream from block `counter` on, and returns how many blocks.
-    pub(super) fn fill(&self, counter: u64, blocks: &mut [[u8; 16]]) -> usize {
+    /// Writes whole steps of the random stream from block `counter` on; returns how many blocks.
+    pub(super) fn stream(&self, counter: u64, blocks: &mut [[u8; BLOCK]]) -> usize {
         let (steps, _) = blocks.as_chunks_mut::<STEP>();
         // SAFETY: `new` saw AVX-512F, VAES and AES.
-        unsafe { fill(&self.0, counter, steps) };
+        unsafe { stream(&self.0, counter, steps) };
         steps.len() * STEP
+    }
+
+    /// Adds whole steps of the key stream of GCM from `counter` on; returns how many bytes.
+    pub(super) fn xor(&self, nonce: &[u8; NONCE_LEN], counter: u32, from: &[u8], to: &mut [u8]) -> usize {
+        let (from, _) = from.as_chunks::<{ STEP * BLOCK }>();
+        let (to, _) = to.as_chunks_mut::<{ STEP * BLOCK }>();
+        // SAFETY: `new` saw AVX-512F, AVX-512BW, VAES and AES.
+        unsafe { xor(&self.0, numbered(nonce, counter), from, to) };
+        from.len().min(to.len()) * STEP * BLOCK
     }
 }
 
@@ -80,8 +92,21 @@ fn store(bytes: &mut [u8; 16], value: __m128i) {
     unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), value) }
 }
 
+/// All of AES on every block; the plaintext is already plus the first round key.
+#[target_feature(enable = "avx512f,vaes")]
+fn encipher(keys: &[__m512i; ROUNDS + 1], blocks: &mut [__m512i; STEP / 4]) {
+    for key in &keys[1..ROUNDS] {
+        for block in blocks.iter_mut() {
+            *block = _mm512_aesenc_epi128(*block, *key);
+        }
+    }
+    for block in blocks.iter_mut() {
+        *block = _mm512_aesenclast_epi128(*block, keys[ROUNDS]);
+    }
+}
+
 #[target_feature(enable = "avx512f,vaes,aes")]
-fn fill(keys: &[[u8; 16]; ROUNDS + 1], counter: u64, steps: &mut [[[u8; 16]; STEP]]) {
+fn stream(keys: &[[u8; 16]; ROUNDS + 1], counter: u64, steps: &mut [[[u8; BLOCK]; STEP]]) {
     let keys: [__m512i; ROUNDS + 1] = std::array::from_fn(|round| _mm512_broadcast_i32x4(load(&keys[round])));
     let four = _mm512_set_epi64(0, 4, 0, 4, 0, 4, 0, 4);
     let counter = counter as i64;
@@ -96,15 +121,43 @@ fn fill(keys: &[[u8; 16]; ROUNDS + 1], counter: u64, steps: &mut [[[u8; 16]; STE
             next = _mm512_add_epi64(next, four);
             block
         });
-        for key in &keys[1..ROUNDS] {
-            for block in &mut blocks {
-                *block = _mm512_aesenc_epi128(*block, *key);
-            }
-        }
+        encipher(&keys, &mut blocks);
         for (block, out) in blocks.iter().zip(step.as_chunks_mut::<4>().0) {
-            let last = _mm512_aesenclast_epi128(*block, keys[ROUNDS]);
             // SAFETY: four blocks of 16 bytes are there; unaligned stores are allowed.
-            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), last) };
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), *block) };
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,vaes,aes")]
+fn xor(
+    keys: &[[u8; 16]; ROUNDS + 1],
+    first: [u8; BLOCK],
+    from: &[[u8; STEP * BLOCK]],
+    to: &mut [[u8; STEP * BLOCK]],
+) {
+    let keys: [__m512i; ROUNDS + 1] = std::array::from_fn(|round| _mm512_broadcast_i32x4(load(&keys[round])));
+    let four = _mm512_set_epi32(4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0);
+    // Counters are big-endian in the last quarter of a block, and wrap there (inc₃₂).
+    let turn = _mm512_broadcast_i32x4(_mm_set_epi8(12, 13, 14, 15, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
+    let mut next = _mm512_add_epi32(
+        _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load(&first)), turn),
+        _mm512_set_epi32(3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0),
+    );
+    for (from, to) in from.iter().zip(to) {
+        let mut blocks: [__m512i; STEP / 4] = std::array::from_fn(|_| {
+            let block = _mm512_xor_si512(_mm512_shuffle_epi8(next, turn), keys[0]);
+            next = _mm512_add_epi32(next, four);
+            block
+        });
+        encipher(&keys, &mut blocks);
+        for ((block, from), to) in blocks.iter().zip(from.as_chunks::<64>().0).zip(to.as_chunks_mut::<64>().0)
+        {
+            // SAFETY: 64 bytes are there on either side; unaligned loads and stores are allowed.
+            unsafe {
+                let text = _mm512_loadu_si512(from.as_ptr().cast());
+                _mm512_storeu_si512(to.as_mut_ptr().cast(), _mm512_xor_si512(text, *block));
+            }
         }
     }
 }

@@ -1,3 +1,6 @@
+mod compact;
+mod gcm;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -26,6 +29,10 @@ fn combine(kernel: Kernel, threshold: Threshold, shares: &[Vec<u8>], points: &[u
     let mut secret = vec![0; shares[0].len()];
     Combiner::with_kernel(threshold, &indices, kernel).unwrap().combine(&slices, &mut secret).unwrap();
     secret
+}
+
+fn points_at(points: &[u8]) -> Vec<ShareIndex> {
+    points.iter().map(|&x| ShareIndex::new(x).unwrap()).collect()
 }
 
 fn subsets(k: usize, n: u8) -> impl Iterator<Item = Vec<u8>> {

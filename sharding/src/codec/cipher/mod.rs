@@ -1,0 +1,106 @@
+//! AES-256 in counter mode: for the random stream with its own little-endian counter, for GCM with
+//! the counter of SP 800-38D. As wide as the machine allows, through the `aes` crate elsewhere.
+
+#[cfg(target_arch = "x86_64")]
+mod vaes;
+
+use aes::Aes256;
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use zeroize::Zeroizing;
+
+use super::mac::{NONCE_LEN, TAG_LEN};
+
+/// Bytes in a block.
+pub(super) const BLOCK: usize = 16;
+/// Blocks enciphered at once.
+const BATCH: usize = 32;
+
+/// AES-256 under one key.
+pub(super) struct Cipher {
+    narrow: Aes256,
+    #[cfg(target_arch = "x86_64")]
+    wide: Option<vaes::Wide>,
+}
+
+impl Cipher {
+    /// On the widest instructions of this machine.
+    pub(super) fn new(key: &[u8; 32]) -> Cipher {
+        Cipher {
+            narrow: Aes256::new(key.into()),
+            #[cfg(target_arch = "x86_64")]
+            wide: vaes::Wide::new(key),
+        }
+    }
+
+    /// Through the `aes` crate alone: what a machine without wide instructions does.
+    #[cfg(test)]
+    pub(super) fn narrow(key: &[u8; 32]) -> Cipher {
+        let mut cipher = Cipher::new(key);
+        #[cfg(target_arch = "x86_64")]
+        {
+            cipher.wide = None;
+        }
+        cipher
+    }
+
+    /// One block.
+    pub(super) fn block(&self, mut block: [u8; BLOCK]) -> [u8; BLOCK] {
+        self.narrow.encrypt_block((&mut block).into());
+        block
+    }
+
+    /// Writes blocks `counter..` of the random stream: the counter is little-endian in the first
+    /// half of a block.
+    pub(super) fn stream(&self, mut counter: u64, mut blocks: &mut [[u8; BLOCK]]) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(wide) = &self.wide {
+            let done = wide.stream(counter, blocks);
+            counter = counter.wrapping_add(done as u64);
+            blocks = &mut blocks[done..];
+        }
+        for batch in blocks.chunks_mut(BATCH) {
+            for block in batch.iter_mut() {
+                *block = u128::from(counter).to_le_bytes();
+                counter = counter.wrapping_add(1);
+            }
+            self.narrow.encrypt_blocks(aes::Block::cast_slice_from_core_mut(batch));
+        }
+    }
+
+    /// Writes `from` plus (xor) the key stream of GCM from `counter` on to `to`, which is as long;
+    /// returns the next unused counter.
+    pub(super) fn xor(&self, nonce: &[u8; NONCE_LEN], mut counter: u32, from: &[u8], to: &mut [u8]) -> u32 {
+        let mut done = 0;
+        #[cfg(target_arch = "x86_64")]
+        if let Some(wide) = &self.wide {
+            done = wide.xor(nonce, counter, from, to);
+            counter = counter.wrapping_add((done / BLOCK) as u32);
+        }
+        let mut batch = Zeroizing::new([[0; BLOCK]; BATCH]);
+        for (from, to) in from[done..].chunks(BATCH * BLOCK).zip(to[done..].chunks_mut(BATCH * BLOCK)) {
+            let blocks = &mut batch[..from.len().div_ceil(BLOCK)];
+            for block in blocks.iter_mut() {
+                *block = numbered(nonce, counter);
+                counter = counter.wrapping_add(1);
+            }
+            self.narrow.encrypt_blocks(aes::Block::cast_slice_from_core_mut(blocks));
+            for ((to, from), key) in to.iter_mut().zip(from).zip(blocks.as_flattened()) {
+                *to = from ^ key;
+            }
+        }
+        counter
+    }
+
+    /// The tag of GCM from what its hash came to (SP 800-38D, section 7.1, step 6).
+    pub(super) fn mask(&self, nonce: &[u8; NONCE_LEN], hash: u128) -> [u8; TAG_LEN] {
+        (u128::from_be_bytes(self.block(numbered(nonce, 1))) ^ hash).to_be_bytes()
+    }
+}
+
+/// The counter blocks of GCM for a nonce of 96 bits.
+fn numbered(nonce: &[u8; NONCE_LEN], counter: u32) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    block[..NONCE_LEN].copy_from_slice(nonce);
+    block[NONCE_LEN..].copy_from_slice(&counter.to_be_bytes());
+    block
+}

@@ -1,0 +1,205 @@
+//! Shamir's scheme: splitting, combining and rebuilding a lost share.
+
+use super::kernel::{Kernel, Matrix};
+use super::mac::{Mac, NONCE_LEN, TAG_LEN};
+use super::{CodecError, MAX_SHARES, RandomStream, ShareIndex, Threshold};
+
+/// How many bytes of every share are worked on at once, so that all of them stay in the first
+/// cache. Large enough that set-up is nothing, small enough for 32 shares to stay in the second.
+pub(super) const STRIDE: usize = 4096;
+
+/// Makes all `n` shares of secrets.
+#[derive(Debug, Clone)]
+pub struct Splitter {
+    threshold: Threshold,
+    matrix: Matrix,
+    kernel: Kernel,
+}
+
+impl Splitter {
+    /// For `threshold`, on the best kernel of this machine.
+    pub fn new(threshold: Threshold) -> Splitter {
+        Splitter::with_kernel(threshold, Kernel::best())
+    }
+
+    /// For `threshold` on a kernel of choice: for tests and benchmarks.
+    pub fn with_kernel(threshold: Threshold, kernel: Kernel) -> Splitter {
+        // Known points: the secret at 0 and the random shares at 1..k; wanted: k..=n.
+        let (k, n) = (threshold.k() as u8, threshold.n() as u8);
+        let known: Vec<u8> = (0..k).collect();
+        let wanted: Vec<u8> = (k..=n).collect();
+        Splitter { threshold, matrix: Matrix::interpolating(&known, &wanted), kernel }
+    }
+
+    /// What it splits for.
+    pub fn threshold(&self) -> Threshold {
+        self.threshold
+    }
+
+    /// Writes share `x` of `secret` to `shares[x − 1]`; each is as long as the secret. The stream
+    /// must never have given these bytes before.
+    pub fn split(
+        &self,
+        secret: &[u8],
+        random: &mut RandomStream,
+        shares: &mut [&mut [u8]],
+    ) -> Result<(), CodecError> {
+        self.check(secret, shares)?;
+        for from in (0..secret.len()).step_by(STRIDE) {
+            self.stride(&secret[from..secret.len().min(from + STRIDE)], from, random, shares);
+        }
+        Ok(())
+    }
+
+    /// As [`Splitter::split`], and writes the tag of share `x` under `macs[x − 1]` and `nonce` to
+    /// `tags[x − 1]`, which costs less than tagging afterwards: the shares are still in the first
+    /// cache. No key may meet a nonce twice (see [`Mac`]).
+    pub fn split_and_tag(
+        &self,
+        secret: &[u8],
+        random: &mut RandomStream,
+        shares: &mut [&mut [u8]],
+        macs: &[Mac],
+        nonce: &[u8; NONCE_LEN],
+        tags: &mut [[u8; TAG_LEN]],
+    ) -> Result<(), CodecError> {
+        self.check(secret, shares)?;
+        let mut tagging = Mac::begin_each(macs, self.threshold, tags.len())?;
+        for from in (0..secret.len()).step_by(STRIDE) {
+            let to = secret.len().min(from + STRIDE);
+            self.stride(&secret[from..to], from, random, shares);
+            for (tagging, share) in tagging.iter_mut().zip(shares.iter()) {
+                tagging.absorb(&share[from..to]);
+            }
+        }
+        for (tag, tagging) in tags.iter_mut().zip(tagging) {
+            *tag = tagging.finish(nonce);
+        }
+        Ok(())
+    }
+
+    fn check(&self, secret: &[u8], shares: &[&mut [u8]]) -> Result<(), CodecError> {
+        if shares.len() != self.threshold.n() {
+            return Err(CodecError::Count { expected: self.threshold.n(), actual: shares.len() });
+        }
+        if shares.iter().any(|share| share.len() != secret.len()) {
+            return Err(CodecError::Lengths);
+        }
+        Ok(())
+    }
+
+    /// Shares `part` of the secret, which begins at `from`.
+    fn stride(&self, part: &[u8], from: usize, random: &mut RandomStream, shares: &mut [&mut [u8]]) {
+        let range = from..from + part.len();
+        let (drawn, computed) = shares.split_at_mut(self.threshold.k() - 1);
+        let count = computed.len();
+        let mut inputs: [&[u8]; MAX_SHARES as usize] = [&[]; MAX_SHARES as usize];
+        inputs[0] = part;
+        for (share, input) in drawn.iter_mut().zip(&mut inputs[1..]) {
+            random.fill(&mut share[range.clone()]);
+            *input = &share[range.clone()];
+        }
+        let mut outputs: [&mut [u8]; MAX_SHARES as usize] = std::array::from_fn(|_| Default::default());
+        for (share, output) in computed.iter_mut().zip(&mut outputs) {
+            *output = &mut share[range.clone()];
+        }
+        self.kernel.apply(self.matrix.rows(0..count), &inputs[..self.threshold.k()], &mut outputs[..count]);
+    }
+}
+
+/// Rebuilds secrets from `k` shares at fixed points.
+#[derive(Debug, Clone)]
+pub struct Combiner(Interpolator);
+
+impl Combiner {
+    /// From the shares at `points`, which must be `k` different ones, in the order in which the
+    /// shares will be given.
+    pub fn new(threshold: Threshold, points: &[ShareIndex]) -> Result<Combiner, CodecError> {
+        Combiner::with_kernel(threshold, points, Kernel::best())
+    }
+
+    /// The same on a kernel of choice: for tests and benchmarks.
+    pub fn with_kernel(
+        threshold: Threshold,
+        points: &[ShareIndex],
+        kernel: Kernel,
+    ) -> Result<Combiner, CodecError> {
+        Interpolator::new(threshold, points, 0, kernel).map(Combiner)
+    }
+
+    /// Writes the secret to `secret`; every share must be as long. Wrong shares give a wrong
+    /// secret without notice: the caller checks tags.
+    pub fn combine(&self, shares: &[&[u8]], secret: &mut [u8]) -> Result<(), CodecError> {
+        self.0.apply(shares, secret)
+    }
+}
+
+/// Rebuilds one lost share from `k` others at fixed points: of [`Splitter`]'s shares as of
+/// [`Disperser`](super::Disperser)'s. The secret is computed nowhere; but whoever holds `k` shares
+/// of a split secret could compute it, so that those are rebuilt only where it may be read.
+#[derive(Debug, Clone)]
+pub struct Rebuilder(Interpolator);
+
+impl Rebuilder {
+    /// Share `wanted` from the shares at `points`: `k` different ones, without `wanted`, in the
+    /// order in which the shares will be given.
+    pub fn new(
+        threshold: Threshold,
+        points: &[ShareIndex],
+        wanted: ShareIndex,
+    ) -> Result<Rebuilder, CodecError> {
+        Rebuilder::with_kernel(threshold, points, wanted, Kernel::best())
+    }
+
+    /// The same on a kernel of choice: for tests and benchmarks.
+    pub fn with_kernel(
+        threshold: Threshold,
+        points: &[ShareIndex],
+        wanted: ShareIndex,
+        kernel: Kernel,
+    ) -> Result<Rebuilder, CodecError> {
+        if usize::from(wanted.x()) > threshold.n() {
+            return Err(CodecError::Index(wanted.x()));
+        }
+        if points.contains(&wanted) {
+            return Err(CodecError::Repeated(wanted));
+        }
+        Interpolator::new(threshold, points, wanted.x(), kernel).map(Rebuilder)
+    }
+
+    /// Writes the lost share to `share`; every given share must be as long. Wrong shares give a
+    /// wrong one without notice: the caller checks tags.
+    pub fn rebuild(&self, shares: &[&[u8]], share: &mut [u8]) -> Result<(), CodecError> {
+        self.0.apply(shares, share)
+    }
+}
+
+/// The value at one point from those at `k` others.
+#[derive(Debug, Clone)]
+struct Interpolator {
+    matrix: Matrix,
+    kernel: Kernel,
+}
+
+impl Interpolator {
+    fn new(
+        threshold: Threshold,
+        points: &[ShareIndex],
+        wanted: u8,
+        kernel: Kernel,
+    ) -> Result<Interpolator, CodecError> {
+        let known = threshold.known(points)?;
+        Ok(Interpolator { matrix: Matrix::interpolating(&known, &[wanted]), kernel })
+    }
+
+    fn apply(&self, shares: &[&[u8]], out: &mut [u8]) -> Result<(), CodecError> {
+        if shares.len() != self.matrix.inputs() {
+            return Err(CodecError::Count { expected: self.matrix.inputs(), actual: shares.len() });
+        }
+        if shares.iter().any(|share| share.len() != out.len()) {
+            return Err(CodecError::Lengths);
+        }
+        self.kernel.apply(self.matrix.rows(0..1), shares, &mut [out]);
+        Ok(())
+    }
+}
