@@ -1,21 +1,31 @@
-//! Durable events a second and the 99th percentile of waiting, with 64 writers at once, against a
-//! file that is synced after each record. Both write the same entries to the same folder in turn.
+//! What the log takes and how long one waits for it, against peers in the same folder and the same
+//! run: SQLite with a durable commit for each record, and a file that is synced after each record.
+//!
+//! Two loads. With 64 writers that append as fast as they are answered, the rate counts, and waiting
+//! is 64 divided by it. With 64 writers that together append 20 000 entries a second, the wait counts.
 
 use std::error::Error;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use audit::{Event, EventKind, Log, LogKey, Options};
+use audit::{Event, EventKind, Log, LogKey, Options, verify_dir};
 use model::ambient::SystemClock;
 use model::{Clock, SeededEntropy};
+use serde_json::{Value, json};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
-const WRITERS: usize = 64;
+const WRITERS: u32 = 64;
 const TIME: Duration = Duration::from_secs(3);
+/// Entries a second that are asked for where the wait is measured.
+const PACE: u32 = 20_000;
 
 type Waits = Vec<Duration>;
+type Failure = Box<dyn Error + Send + Sync>;
 
 fn event() -> Event {
     let kind = EventKind::SessionRefused {
@@ -25,21 +35,30 @@ fn event() -> Event {
     Event::new(SystemClock.now(), kind)
 }
 
-async fn ours(dir: &Path) -> Result<Waits, Box<dyn Error>> {
-    let key = LogKey::generate("bench.test/audit", &SeededEntropy::new(1))?;
-    let log = Log::open(dir, key, Arc::new(SystemClock), Options::default())?;
-    let end = Instant::now() + TIME;
+fn key() -> Result<LogKey, Failure> {
+    Ok(LogKey::generate("bench.test/audit", &SeededEntropy::new(1))?)
+}
+
+/// Appends from all writers until the time is over, each at most once in `every`.
+async fn ours(dir: &Path, every: Duration) -> Result<Waits, Failure> {
+    let log = Log::open(dir, key()?, Arc::new(SystemClock), Options::default())?;
+    let start = tokio::time::Instant::now();
     let writers: Vec<_> = (0..WRITERS)
-        .map(|_| {
+        .map(|writer| {
             let log = log.clone();
             tokio::spawn(async move {
                 let mut waits = Waits::new();
-                while Instant::now() < end {
-                    let start = Instant::now();
+                let mut due = start + every * writer / WRITERS;
+                while start.elapsed() < TIME {
+                    if !every.is_zero() {
+                        tokio::time::sleep_until(due).await;
+                        due += every;
+                    }
+                    let asked = Instant::now();
                     log.append(&event()).await?;
-                    waits.push(start.elapsed());
+                    waits.push(asked.elapsed());
                 }
-                Ok::<Waits, audit::AppendError>(waits)
+                Ok::<Waits, Failure>(waits)
             })
         })
         .collect();
@@ -51,19 +70,53 @@ async fn ours(dir: &Path) -> Result<Waits, Box<dyn Error>> {
     Ok(waits)
 }
 
-fn plain(path: &Path) -> Result<Waits, Box<dyn Error>> {
+async fn sqlite(path: &Path) -> Result<Waits, Failure> {
+    let options = SqliteConnectOptions::from_str(&format!("sqlite://{}", path.display()))?
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full);
+    // One connection: SQLite has one writer at a time, and a queue is kinder to it than a race.
+    let acquire = Duration::from_secs(60);
+    let pool =
+        SqlitePoolOptions::new().max_connections(1).acquire_timeout(acquire).connect_with(options).await?;
+    sqlx::query("CREATE TABLE log (id INTEGER PRIMARY KEY, entry BLOB NOT NULL)").execute(&pool).await?;
+    let start = Instant::now();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                let mut waits = Waits::new();
+                while start.elapsed() < TIME {
+                    let asked = Instant::now();
+                    let entry = event().to_entry();
+                    sqlx::query("INSERT INTO log (entry) VALUES (?)").bind(entry).execute(&pool).await?;
+                    waits.push(asked.elapsed());
+                }
+                Ok::<Waits, Failure>(waits)
+            })
+        })
+        .collect();
+    let mut waits = Waits::new();
+    for writer in writers {
+        waits.extend(writer.await??);
+    }
+    pool.close().await;
+    Ok(waits)
+}
+
+fn plain(path: &Path) -> Result<Waits, Failure> {
     let file = Mutex::new(File::create(path)?);
-    let end = Instant::now() + TIME;
+    let start = Instant::now();
     let write = || -> std::io::Result<Waits> {
         let mut waits = Waits::new();
-        while Instant::now() < end {
-            let start = Instant::now();
+        while start.elapsed() < TIME {
+            let asked = Instant::now();
             let entry = event().to_entry();
             let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
             file.write_all(&entry)?;
             file.sync_data()?;
             drop(file);
-            waits.push(start.elapsed());
+            waits.push(asked.elapsed());
         }
         Ok(waits)
     };
@@ -77,25 +130,79 @@ fn plain(path: &Path) -> Result<Waits, Box<dyn Error>> {
     })
 }
 
-fn p99(mut waits: Waits) -> f64 {
-    waits.sort_unstable();
-    waits.get(waits.len() * 99 / 100).map_or(f64::NAN, Duration::as_secs_f64) * 1e3
+/// What the disk takes for one batch of 16 KiB written over and synced, with nobody else at work.
+fn one_fsync(path: &Path) -> Result<Waits, Failure> {
+    let file = File::options().create(true).truncate(true).read(true).write(true).open(path)?;
+    let batch = vec![7; 16 << 10];
+    let count = 512;
+    file.write_all_at(&vec![0; batch.len() * count], 0)?;
+    file.sync_all()?;
+    let mut waits = Waits::new();
+    for i in 0..count {
+        let asked = Instant::now();
+        file.write_all_at(&batch, (i * batch.len()) as u64)?;
+        file.sync_data()?;
+        waits.push(asked.elapsed());
+    }
+    Ok(waits)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// Entries a second that verifying reads, the best of three, and how many there are.
+fn verifying(dir: &Path) -> Result<(f64, u64), Failure> {
+    let key = key()?;
+    let mut best = (0.0, 0);
+    for _ in 0..3 {
+        let start = Instant::now();
+        let report = verify_dir(dir, key.public())?;
+        let rate = report.entries as f64 / start.elapsed().as_secs_f64();
+        best = (f64::max(best.0, rate), report.entries);
+    }
+    Ok(best)
+}
+
+/// A quantile in milliseconds.
+fn quantile(waits: &mut Waits, per_mille: usize) -> f64 {
+    waits.sort_unstable();
+    waits.get(waits.len() * per_mille / 1000).map_or(f64::NAN, Duration::as_secs_f64) * 1e3
+}
+
+fn line(name: &str, value: f64, unit: &str, peer: &str, peer_value: f64, more_is_better: bool) -> Value {
+    let ratio = if more_is_better { value / peer_value } else { peer_value / value };
+    json!({ "name": name, "value": value, "unit": unit, "peer": peer, "peer_value": peer_value, "ratio": ratio })
+}
+
+fn main() -> Result<(), Failure> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let at = |name: &str| dir.path().join(name);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ours = runtime.block_on(ours(&dir.path().join("log")))?;
-    let plain = plain(&dir.path().join("plain"))?;
+    let mut fsync = one_fsync(&at("fsync"))?;
+    let ours_fast = runtime.block_on(ours(&at("log"), Duration::ZERO))?;
+    let sqlite = runtime.block_on(sqlite(&at("sqlite")))?;
+    let plain = plain(&at("plain"))?;
+    let mut paced = runtime.block_on(ours(&at("paced"), Duration::from_secs(WRITERS.into()) / PACE))?;
+    fsync.extend(one_fsync(&at("fsync"))?);
+    let (verified, entries) = verifying(&at("log"))?;
+
     let per_second = |waits: &Waits| waits.len() as f64 / TIME.as_secs_f64();
-    let peer = "a file synced after each record";
-    let (rate, peer_rate) = (per_second(&ours), per_second(&plain));
-    let (wait, peer_wait) = (p99(ours), p99(plain));
+    let (rate, pace) = (per_second(&ours_fast), per_second(&paced));
+    let (one, one_p99) = (quantile(&mut fsync, 500), quantile(&mut fsync, 990));
+    let (p99, [mut ours_fast, mut sqlite, mut plain]) =
+        (quantile(&mut paced, 990), [ours_fast, sqlite, plain]);
+    eprintln!(
+        "one fsync of 16 KiB: median {one:.3} ms, p99 {one_p99:.3} ms; {pace:.0} events/s asked for: median \
+         {:.3} ms, p99 {p99:.3} ms; as fast as possible: p99 {:.3} ms; {entries} entries verified",
+        quantile(&mut paced, 500),
+        quantile(&mut ours_fast, 990),
+    );
+    let (sqlite_name, plain_name) = ("SQLite, WAL, synchronous=FULL", "a file synced after each record");
+    let name = "audit/append/64writers";
     let lines = [
-        serde_json::json!({ "name": "audit/append/64writers", "value": rate, "unit": "events/s",
-            "peer": peer, "peer_value": peer_rate, "ratio": rate / peer_rate }),
-        serde_json::json!({ "name": "audit/append/p99", "value": wait, "unit": "ms",
-            "peer": peer, "peer_value": peer_wait, "ratio": peer_wait / wait }),
+        line(name, rate, "events/s", sqlite_name, per_second(&sqlite), true),
+        line(name, rate, "events/s", plain_name, per_second(&plain), true),
+        line("audit/append/p99", p99, "ms", sqlite_name, quantile(&mut sqlite, 990), false),
+        line("audit/append/p99", p99, "ms", plain_name, quantile(&mut plain, 990), false),
+        line("audit/append/p99-in-fsyncs", p99 / one_p99, "p99 of one fsync", "three of them", 3.0, false),
+        line("audit/verify", verified, "events/s", "a million a second", 1e6, true),
     ];
     let out = std::env::var_os("SEKISHO_BENCH_OUT");
     let mut out = out.map(|path| File::options().create(true).append(true).open(path)).transpose()?;

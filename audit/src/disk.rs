@@ -2,17 +2,18 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// What the log does to a file that only grows. Tests put one in its place that fails.
-pub(crate) trait Appendable: Send {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+/// What the log does to a segment. Tests put one in its place that fails.
+pub(crate) trait Storage: Send {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
     fn sync(&mut self) -> io::Result<()>;
 }
 
-impl Appendable for File {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
+impl Storage for File {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -26,15 +27,45 @@ pub(crate) const TEMPORARY: &str = "tmp";
 /// Writes a file whole: temporary name, fsync, rename. The folder must be synced afterwards
 /// ([`sync_dir`]) before anything relies on it.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(TEMPORARY);
-    let temporary = PathBuf::from(name);
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    drop(file);
-    fs::rename(&temporary, path)
+    Prepared::write(path.to_owned(), bytes)?.settle()
+}
+
+/// A file that is written under a temporary name and not safe yet.
+pub(crate) struct Prepared {
+    file: File,
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Prepared {
+    pub(crate) fn write(path: PathBuf, bytes: &[u8]) -> io::Result<Prepared> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".");
+        name.push(TEMPORARY);
+        let temporary = PathBuf::from(name);
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        Ok(Prepared { file, temporary, path })
+    }
+
+    /// Syncs it and gives it its name.
+    pub(crate) fn settle(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.temporary, &self.path)
+    }
+}
+
+/// Fills a file with zeros from `from` up to `to` and syncs it. Blocks that were only allocated would
+/// cost a change of metadata at each later sync; written ones cost none, and cannot run out.
+pub(crate) fn fill(file: &File, mut from: u64, to: u64) -> io::Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    file.set_len(to.max(from))?;
+    while from < to {
+        let len = (to - from).min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..len as usize], from)?;
+        from += len;
+    }
+    file.sync_all()
 }
 
 /// Makes the names in a folder durable.

@@ -229,6 +229,12 @@ fn sentence(kind: &EventKind) -> String {
         K::PersonUnlocked { subject } => format!("{subject} unlocked"),
         K::RecordChanged { record, id, change } => format!("{} {id} {}", record.code(), change.code()),
         K::AdminRefused { action, code, reason } => format!("{action} refused ({code}): {reason}"),
+        K::LogStopped { reason } => format!("the audit log stopped: {reason}"),
+        K::WitnessLagging { witness, lag, last_error } => {
+            format!("{witness} has not signed the last {lag} events: {last_error}")
+        }
+        K::WitnessRecovered { witness } => format!("{witness} has signed all events"),
+        K::WitnessRefused { witness, reason } => format!("{witness} refused the checkpoint: {reason}"),
         K::SinkLagging { sink, lag, last_error } => format!("{sink} is {lag} events behind: {last_error}"),
         K::SinkRecovered { sink } => format!("{sink} has all events"),
     }

@@ -163,10 +163,35 @@ pub enum EventKind {
     RecordChanged { record: RecordKind, id: String, change: Change },
     /// A request to administer was refused.
     AdminRefused { action: String, code: String, reason: String },
+    /// This log takes nothing more but what ends.
+    LogStopped { reason: String },
+    /// The witness does not answer, or has fallen behind.
+    WitnessLagging { witness: String, lag: u64, last_error: String },
+    /// The witness has signed the last checkpoint again.
+    WitnessRecovered { witness: String },
+    /// The witness says that this log is not the one it knows.
+    WitnessRefused { witness: String, reason: String },
     /// A collector has fallen behind or does not answer.
     SinkLagging { sink: String, lag: u64, last_error: String },
     /// A collector has everything again.
     SinkRecovered { sink: String },
+}
+
+impl EventKind {
+    /// Whether it tells of an end. A log that has stopped for want of space still takes it.
+    pub fn ends_something(&self) -> bool {
+        use EventKind as K;
+        matches!(
+            self,
+            K::Stopped { .. }
+                | K::LogStopped { .. }
+                | K::SessionEnded { .. }
+                | K::SessionClosed { .. }
+                | K::DepositFailed { .. }
+                | K::WorkspaceStopped { .. }
+                | K::AgentLost { .. }
+        )
+    }
 }
 
 macro_rules! codes {

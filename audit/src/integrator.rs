@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::disk::{make_dirs, sync_dir, write_whole};
-use crate::shared::{Published, Shared, lock};
+use crate::disk::{Prepared, make_dirs, sync_dir, write_whole};
+use crate::locks::{lock, wait};
+use crate::shared::{Published, Shared};
 use crate::tiles::{Kind, Tile, push_entry};
 use crate::tree::{Edge, WIDTH, leaf_hash};
 
@@ -34,7 +35,7 @@ impl Integrator {
                 && let Err(cause) = self.publish(target)
             {
                 // Without checkpoints the log proves nothing any more, so it takes nothing more.
-                self.shared.fail(cause);
+                self.shared.fail_and_tell(cause);
                 return;
             }
             if stop {
@@ -48,21 +49,24 @@ impl Integrator {
         let shared = &*self.shared;
         let mut work = lock(&shared.work);
         while work.target <= self.edge.size() && !work.stop {
-            work = shared.wake.wait(work).unwrap_or_else(std::sync::PoisonError::into_inner);
+            work.idle = true;
+            work = wait(&shared.wake, work);
         }
+        work.idle = false;
         let due = Instant::now() + self.every;
-        while !work.stop {
+        while !work.stop && !work.hurry {
             let Some(left) = due.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else {
                 break;
             };
             let waited = shared.wake.wait_timeout(work, left);
             work = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
+        work.hurry = false;
         (work.target, work.stop)
     }
 
     fn publish(&mut self, target: u64) -> io::Result<()> {
-        let mut files = Files { dir: &self.shared.dir, synced: BTreeSet::new() };
+        let mut files = Files { dir: &self.shared.dir, unsynced: Vec::new(), synced: BTreeSet::new() };
         while self.edge.size() < target {
             let room = usize::try_from(target - self.edge.size()).map_or(CHUNK, |left| left.min(CHUNK));
             let entries = self.shared.read(self.edge.size(), room).map_err(io::Error::other)?;
@@ -134,12 +138,18 @@ impl Integrator {
             let _ = fs::remove_file(&segments[0].path);
             segments.pop_front();
         }
+        self.shared.dropped.notify_all();
     }
 }
+
+/// How many files may be written before they are synced. Synced together, most of them find that the
+/// file system has done the work for the first already.
+const TOGETHER: usize = 128;
 
 /// Files being written, and the folders whose names must be made durable afterwards.
 struct Files<'a> {
     dir: &'a Path,
+    unsynced: Vec<Prepared>,
     synced: BTreeSet<PathBuf>,
 }
 
@@ -151,10 +161,16 @@ impl Files<'_> {
             make_dirs(parent)?;
             self.synced.insert(parent.to_owned());
         }
-        write_whole(&path, bytes)
+        self.unsynced.push(Prepared::write(path, bytes)?);
+        if self.unsynced.len() == TOGETHER { self.settle() } else { Ok(()) }
     }
 
-    fn sync(self) -> io::Result<()> {
+    fn settle(&mut self) -> io::Result<()> {
+        self.unsynced.drain(..).try_for_each(Prepared::settle)
+    }
+
+    fn sync(mut self) -> io::Result<()> {
+        self.settle()?;
         self.synced.iter().try_for_each(|dir| sync_dir(dir))
     }
 }

@@ -9,7 +9,8 @@
 //! alone, and [`verify_dir`] finds any changed byte.
 //!
 //! It fails closed. When a write, or the publishing behind it, has failed, nothing is taken any more:
-//! without a record there must be no permit. Opened again, the log must hold at least what the last
+//! without a record there must be no permit. A reserve on disk, taken in advance, still holds that the
+//! log has stopped, and what ends then. Opened again, the log must hold at least what the last
 //! checkpoint promised.
 //!
 //! What this does not defend against: whoever holds the signing key can write another history, and
@@ -23,6 +24,7 @@ mod entry;
 mod error;
 mod event;
 mod integrator;
+mod locks;
 mod log;
 mod note;
 mod ocsf;
@@ -30,6 +32,7 @@ mod proof;
 mod reader;
 mod recover;
 mod shared;
+mod space;
 mod tiles;
 mod tree;
 mod verify;
@@ -60,10 +63,16 @@ pub struct Options {
     pub checkpoint_every: std::time::Duration,
     /// When a file of the write-ahead log is full, in bytes.
     pub segment_bytes: u64,
+    /// How many bytes each of them has beyond that, for the last records of a log that must stop.
+    pub reserve_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { checkpoint_every: std::time::Duration::from_millis(500), segment_bytes: 4 << 20 }
+        Options {
+            checkpoint_every: std::time::Duration::from_millis(500),
+            segment_bytes: 8 << 20,
+            reserve_bytes: 1 << 20,
+        }
     }
 }

@@ -7,12 +7,14 @@ use model::{Clock, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::integrator::Integrator;
+use crate::locks::lock;
 use crate::recover::{Recovered, recover};
-use crate::shared::{Published, Shared, State, Work, lock};
+use crate::shared::{Message, Published, Shared, State, Work};
+use crate::space::Spare;
 use crate::tiles::TileNodes;
 use crate::tree::{self, Hash};
 use crate::wal::ENTRY_MAX;
-use crate::writer::{Message, Opener, QUEUE, Writer, open_file};
+use crate::writer::{Opener, QUEUE, Writer, open_file};
 use crate::{AppendError, Event, LogKey, OpenError, Options, ReadError};
 
 /// The position of an entry in the log, from 0.
@@ -20,7 +22,7 @@ pub type Index = u64;
 
 /// The log of one node: append-only, durable before it answers, and provable.
 ///
-/// Clones share one log. All entries below [`Log::durable_size`] survive a loss of power. Two
+/// Clones share one log. All entries below [`Log::durable_size`] survive a loss of power. Three
 /// threads belong to it; they end after [`Log::close`], or when the last clone is gone.
 #[derive(Clone)]
 pub struct Log {
@@ -46,13 +48,15 @@ impl Log {
         options: Options,
         opener: Opener,
     ) -> Result<Log, OpenError> {
-        let Recovered { lock, note, edge, bundle, partials, segments } = recover(dir, &key)?;
+        let capacity = options.segment_bytes.saturating_add(options.reserve_bytes);
+        let Recovered { lock, note, edge, bundle, partials, segments } = recover(dir, &key, capacity)?;
         let last = segments.back();
         let durable = last.map_or(0, |s| s.next);
         let path = last.map_or_else(PathBuf::new, |s| s.path.clone());
         let file =
             opener(&path).map_err(|source| OpenError::Io { doing: "open", path: path.clone(), source })?;
         let published = Published { size: edge.size(), note, at: clock.now() };
+        let (queue, messages) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
             key,
@@ -60,26 +64,43 @@ impl Log {
             state: watch::Sender::new(State { durable, failed: None, closed: false }),
             published: Mutex::new(published),
             segments: Mutex::new(segments),
-            work: Mutex::new(Work { target: durable, stop: false }),
+            work: Mutex::new(Work { target: durable, ..Work::default() }),
             wake: Condvar::new(),
+            dropped: Condvar::new(),
+            spare: Spare::new(dir.join("wal"), capacity),
+            queue: queue.downgrade(),
             _lock: lock,
         });
-        let (queue, messages) = mpsc::channel(QUEUE);
         let every = options.checkpoint_every;
         let partials = [partials, Default::default()];
         let integrator = Integrator { shared: Arc::clone(&shared), every, edge, bundle, partials };
-        let segment_bytes = options.segment_bytes;
-        let writer = Writer { shared: Arc::clone(&shared), opener, file, segment_bytes };
-        let no_thread = |source| OpenError::Io { doing: "start a thread for", path: dir.to_owned(), source };
-        let publishing = thread::Builder::new()
-            .name("audit-publish".to_owned())
-            .spawn(move || integrator.run())
-            .map_err(no_thread)?;
+        let mut writer = Writer {
+            shared: Arc::clone(&shared),
+            opener,
+            file,
+            segment_bytes: options.segment_bytes,
+            capacity,
+            broken: false,
+            told: false,
+        };
+        let begin = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|source| {
+                end_threads(&shared);
+                OpenError::Io { doing: "start a thread for", path: dir.to_owned(), source }
+            })
+        };
+        let publishing = begin("audit-publish", Box::new(move || integrator.run()))?;
+        let keeper = Arc::clone(&shared);
+        let keeping = move || keeper.spare.keep(|cause| keeper.fail_and_tell(cause));
+        let keeping = begin("audit-space", Box::new(keeping))?;
         let main = move || {
             let shared = Arc::clone(&writer.shared);
             let waiting = writer.run(messages);
-            lock_and_stop(&shared);
+            end_threads(&shared);
+            let _ = keeping.join();
+            shared.spare.give_back();
             let _ = publishing.join();
+            writer.finish();
             shared.state.send_modify(|state| state.closed = true);
             // The lock on the folder is given up before anybody hears of the end.
             let _ = shared._lock.unlock();
@@ -87,11 +108,7 @@ impl Log {
                 let _ = done.send(());
             }
         };
-        let started = thread::Builder::new().name("audit-write".to_owned()).spawn(main);
-        if let Err(source) = started {
-            lock_and_stop(&shared);
-            return Err(no_thread(source));
-        }
+        begin("audit-write", Box::new(main))?;
         Ok(Log { queue, shared })
     }
 
@@ -100,16 +117,19 @@ impl Log {
     /// An error means that nobody may rely on the record: what was to be recorded must not happen.
     /// (After a failed write the entry may turn out to be there when the log is opened again.) If
     /// the future is dropped, the entry may be recorded all the same.
+    ///
+    /// Once the log has failed, a reserve is left for what ends ([`EventKind::ends_something`]): it
+    /// is recorded as long as the write-ahead log itself can be written.
     pub async fn append(&self, event: &Event) -> Result<Index, AppendError> {
-        self.append_entry(event.to_entry()).await
+        self.append_entry(event.to_entry(), event.kind.ends_something()).await
     }
 
-    pub(crate) async fn append_entry(&self, entry: Vec<u8>) -> Result<Index, AppendError> {
+    pub(crate) async fn append_entry(&self, entry: Vec<u8>, closing: bool) -> Result<Index, AppendError> {
         if entry.len() > ENTRY_MAX {
             return Err(AppendError::TooLarge(entry.len()));
         }
         let (done, answer) = oneshot::channel();
-        self.queue.send(Message::Append { entry, done }).await.map_err(|_| AppendError::Closed)?;
+        self.queue.send(Message::Append { entry, closing, done }).await.map_err(|_| AppendError::Closed)?;
         answer.await.map_err(|_| AppendError::Closed)?
     }
 
@@ -209,9 +229,10 @@ pub(crate) fn check_sizes(low: Option<u64>, high: u64, size: u64) -> Result<(), 
     }
 }
 
-fn lock_and_stop(shared: &Shared) {
+fn end_threads(shared: &Shared) {
     lock(&shared.work).stop = true;
     shared.wake.notify_all();
+    shared.spare.end();
 }
 
 #[cfg(test)]

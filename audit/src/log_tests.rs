@@ -4,7 +4,7 @@ use std::time::Duration;
 use model::{ManualClock, SeededEntropy};
 
 use super::*;
-use crate::disk::Appendable;
+use crate::disk::Storage;
 use crate::{EventKind, verify_consistency, verify_inclusion};
 
 fn key() -> LogKey {
@@ -16,7 +16,7 @@ fn clock() -> Arc<dyn Clock> {
 }
 
 fn fast() -> Options {
-    Options { checkpoint_every: Duration::from_millis(20), segment_bytes: 8 << 10 }
+    Options { checkpoint_every: Duration::from_millis(20), segment_bytes: 8 << 10, reserve_bytes: 4 << 10 }
 }
 
 fn open(dir: &Path) -> Log {
@@ -26,7 +26,7 @@ fn open(dir: &Path) -> Log {
 async fn fill(log: &Log, count: u64) {
     let entries = (0..count).map(|i| {
         let log = log.clone();
-        tokio::spawn(async move { log.append_entry(format!("entry {i}").into_bytes()).await.unwrap() })
+        tokio::spawn(async move { log.append_entry(format!("entry {i}").into_bytes(), false).await.unwrap() })
     });
     let entries: Vec<_> = entries.collect();
     for entry in entries {
@@ -46,7 +46,7 @@ async fn what_was_acknowledged_is_there_after_opening_again() {
         log.close().await;
         before = log.read(0, usize::MAX).unwrap();
         assert_eq!(log.checkpoint_size(), before.len() as u64);
-        assert!(matches!(log.append_entry(vec![]).await, Err(AppendError::Closed)));
+        assert!(matches!(log.append_entry(vec![], false).await, Err(AppendError::Closed)));
     }
     assert_eq!(before.len(), 2000);
     assert!(before.iter().enumerate().all(|(i, (index, _))| i as u64 == *index));
@@ -156,7 +156,7 @@ async fn an_unfinished_write_is_cut_and_anything_else_refused() {
 
 /// A file that, from some write on, does not take bytes, or takes them and says that it did not.
 struct Failing {
-    file: Box<dyn Appendable>,
+    file: Box<dyn Storage>,
     writes_left: u32,
     how: Fault,
 }
@@ -168,16 +168,16 @@ enum Fault {
     WrittenButReportedFailed,
 }
 
-impl Appendable for Failing {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+impl Storage for Failing {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         if self.writes_left > 0 {
             self.writes_left -= 1;
-            return self.file.append(bytes);
+            return self.file.write_at(bytes, offset);
         }
         match self.how {
             Fault::NotWritten => {}
-            Fault::HalfWritten => self.file.append(&bytes[..bytes.len() / 2])?,
-            Fault::WrittenButReportedFailed => self.file.append(bytes)?,
+            Fault::HalfWritten => self.file.write_at(&bytes[..bytes.len() / 2], offset)?,
+            Fault::WrittenButReportedFailed => self.file.write_at(bytes, offset)?,
         }
         Err(io::Error::from(io::ErrorKind::StorageFull))
     }
@@ -195,10 +195,10 @@ async fn storage_that_fails_closes_the_door_and_loses_nothing_acknowledged() {
             Box::new(move |path| Ok(Box::new(Failing { file: open_file(path)?, writes_left: 5, how })));
         let log = Log::open_with(dir.path(), key(), clock(), fast(), opener).unwrap();
         for i in 0..5 {
-            assert_eq!(log.append_entry(vec![i]).await.unwrap(), u64::from(i));
+            assert_eq!(log.append_entry(vec![i], false).await.unwrap(), u64::from(i));
         }
         for _ in 0..3 {
-            assert!(matches!(log.append_entry(vec![9]).await, Err(AppendError::Failed(_))));
+            assert!(matches!(log.append_entry(vec![9], false).await, Err(AppendError::Failed(_))));
         }
         assert_eq!(log.failed().await.kind(), io::ErrorKind::StorageFull);
         assert_eq!(log.durable_size(), 5);
@@ -207,9 +207,44 @@ async fn storage_that_fails_closes_the_door_and_loses_nothing_acknowledged() {
         let log = open(dir.path());
         let there = log.read(0, 100).unwrap();
         assert!(there.len() == 5 || (how == Fault::WrittenButReportedFailed && there.len() == 6));
-        assert_eq!(log.append_entry(vec![7]).await.unwrap(), there.len() as u64);
+        assert_eq!(log.append_entry(vec![7], false).await.unwrap(), there.len() as u64);
         log.close().await;
     }
+}
+
+/// A disk that takes its time to sync and counts how often it had to.
+struct Slow {
+    file: Box<dyn Storage>,
+    syncs: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Storage for Slow {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(bytes, offset)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.syncs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(20));
+        self.file.sync()
+    }
+}
+
+#[tokio::test]
+async fn on_a_slow_disk_those_who_wait_share_one_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let syncs = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&syncs);
+    let opener: Opener =
+        Box::new(move |path| Ok(Box::new(Slow { file: open_file(path)?, syncs: Arc::clone(&counted) })));
+    let log = Log::open_with(dir.path(), key(), clock(), fast(), opener).unwrap();
+    for _ in 0..3 {
+        fill(&log, 64).await;
+    }
+    log.close().await;
+    let syncs = syncs.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(syncs <= 12, "{syncs} syncs for 192 entries");
+    assert_eq!(open(dir.path()).read(0, usize::MAX).unwrap().len(), 192);
 }
 
 #[tokio::test]

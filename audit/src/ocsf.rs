@@ -64,6 +64,10 @@ pub(crate) fn class(event: &Event) -> Class {
         K::RecordChanged { change: Change::Updated, .. } => (API, 3, Informational, true),
         K::RecordChanged { change: Change::Closed, .. } => (API, 4, Informational, true),
         K::AdminRefused { .. } => (API, 99, Medium, false),
+        K::LogStopped { .. } => (LIFECYCLE, 4, Critical, false),
+        K::WitnessRefused { .. } => (LIFECYCLE, 99, Critical, false),
+        K::WitnessLagging { .. } => (LIFECYCLE, 99, High, false),
+        K::WitnessRecovered { .. } => (LIFECYCLE, 99, Informational, true),
         K::SinkLagging { .. } => (LIFECYCLE, 99, High, false),
         K::SinkRecovered { .. } => (LIFECYCLE, 99, Informational, true),
     };

@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::disk::{files_under, is_temporary, make_dirs, sync_dir, write_whole};
+use crate::disk::{TEMPORARY, files_under, fill, is_temporary, make_dirs, sync_dir, write_whole};
+use crate::space;
 use crate::tiles::{Kind, Tile, push_entry, read_entries, read_hashes};
 use crate::tree::{Edge, Hash, WIDTH, leaf_hash, levels_of, width_at};
 use crate::wal::{Segment, Tail, segments_in};
@@ -24,22 +25,47 @@ pub(crate) struct Recovered {
 }
 
 /// Opens the log in `dir` or begins one. Nothing is changed before everything was checked.
-pub(crate) fn recover(dir: &Path, key: &LogKey) -> Result<Recovered, OpenError> {
+///
+/// The last segment is made `capacity` bytes long, so that what is recorded next has its place.
+pub(crate) fn recover(dir: &Path, key: &LogKey, capacity: u64) -> Result<Recovered, OpenError> {
     let lock = lock_dir(dir)?;
     check_key(dir, key)?;
     let (note, checkpoint) = read_checkpoint(dir, key)?;
     let (edge, bundle) = read_edge(dir, &checkpoint)?;
     let (mut segments, torn) = read_wal(dir, &checkpoint)?;
     let wal = dir.join("wal");
-    if let (true, Some(last)) = (torn, segments.back()) {
+    if torn && let Some(last) = segments.back() {
         cut(last).map_err(io_at("cut the unfinished write at the end of", &last.path))?;
     }
-    if segments.is_empty() {
-        make_dirs(&wal).map_err(io_at("make", &wal))?;
-        segments.push_back(Segment::create(&wal, 0).map_err(io_at("begin a segment in", &wal))?);
-    }
     let partials = clear_beyond(dir, checkpoint.size).map_err(io_at("tidy", &dir.join("tile")))?;
+    make_dirs(&wal).map_err(io_at("make", &wal))?;
+    match segments.back() {
+        Some(last) => {
+            let file = OpenOptions::new().write(true).open(&last.path);
+            let filled = file.and_then(|file| fill(&file, last.len, capacity));
+            filled
+                .map_err(|e| keep_cut(last, e))
+                .map_err(io_at("reserve space at the end of", &last.path))?;
+        }
+        None => {
+            let spare = wal.join("first").with_extension(TEMPORARY);
+            let made = space::make(&spare, capacity).and_then(|()| Segment::create(&wal, 0, &spare));
+            let made = made.map_err(|e| keep_absent(&spare, e));
+            segments.push_back(made.map_err(io_at("begin a segment in", &wal))?);
+        }
+    }
     Ok(Recovered { lock, note, edge, bundle, partials, segments })
+}
+
+/// What could not be reserved is not kept half: the disk is full, and the log as it was.
+fn keep_cut(segment: &Segment, cause: io::Error) -> io::Error {
+    let _ = cut(segment);
+    cause
+}
+
+fn keep_absent(path: &Path, cause: io::Error) -> io::Error {
+    let _ = fs::remove_file(path);
+    cause
 }
 
 fn io_at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {

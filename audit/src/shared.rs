@@ -4,13 +4,15 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 
 use model::{Clock, Timestamp};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::locks::lock;
+use crate::space::Spare;
 use crate::wal::{Segment, read_batch};
-use crate::{LogKey, ReadError, tiles};
+use crate::{AppendError, LogKey, ReadError, tiles};
 
 /// Entries with their indices.
 type Entries = Vec<(u64, Vec<u8>)>;
@@ -31,11 +33,30 @@ pub(crate) struct Published {
     pub(crate) at: Timestamp,
 }
 
+/// What the writer is asked for.
+pub(crate) enum Message {
+    Append {
+        entry: Vec<u8>,
+        /// Whether it ends something, so that the reserve is there for it.
+        closing: bool,
+        done: oneshot::Sender<Result<u64, AppendError>>,
+    },
+    /// The log has failed elsewhere: that is to be recorded.
+    Failed,
+    Close {
+        done: oneshot::Sender<()>,
+    },
+}
+
 /// What wakes the integrator.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     pub(crate) target: u64,
     pub(crate) stop: bool,
+    /// Whether the integrator waits for a first entry; otherwise it looks at the target by itself.
+    pub(crate) idle: bool,
+    /// Whether the writer waits for segments to go, so that no checkpoint may be waited for.
+    pub(crate) hurry: bool,
 }
 
 pub(crate) struct Shared {
@@ -47,11 +68,26 @@ pub(crate) struct Shared {
     pub(crate) segments: Mutex<VecDeque<Segment>>,
     pub(crate) work: Mutex<Work>,
     pub(crate) wake: Condvar,
+    /// Told when a segment has gone because bundles hold what was in it.
+    pub(crate) dropped: Condvar,
+    pub(crate) spare: Spare,
+    /// Reaches the writer as long as anybody holds the log.
+    pub(crate) queue: mpsc::WeakSender<Message>,
     /// Holds the lock on the folder for as long as anything of this log lives.
     pub(crate) _lock: File,
 }
 
 impl Shared {
+    /// Takes the log out of service from outside the writer, which then records that.
+    pub(crate) fn fail_and_tell(&self, cause: io::Error) {
+        self.fail(cause);
+        self.dropped.notify_all();
+        if let Some(queue) = self.queue.upgrade() {
+            // A full queue wakes the writer as well.
+            let _ = queue.try_send(Message::Failed);
+        }
+    }
+
     /// Takes the log out of service. The first cause stays.
     pub(crate) fn fail(&self, cause: io::Error) -> Arc<io::Error> {
         let mut kept = Arc::new(cause);
@@ -104,9 +140,4 @@ impl Shared {
             }
         }
     }
-}
-
-/// A panic elsewhere does not make these values wrong: each is replaced whole.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,7 +4,8 @@
 //! its first entry (u64), 16 bytes of check. Then come batches, each written and synced as one:
 //! `SKBT`, count (u32), index of the first entry (u64), length of the body (u32), 16 bytes of
 //! check, and the body: for each entry its length (u32) and its bytes. Integers are little-endian;
-//! a check is the beginning of the SHA-256 of everything it stands for.
+//! a check is the beginning of the SHA-256 of everything it stands for. While a log is open its
+//! segments are as long as they may become: zeros follow the last batch.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::ReadError;
-use crate::disk::{is_temporary, sync_dir, write_whole};
+use crate::disk::{is_temporary, sync_dir};
 
 const SEGMENT_MAGIC: [u8; 8] = *b"SKWAL\0\x01\n";
 const BATCH_MAGIC: [u8; 4] = *b"SKBT";
@@ -142,16 +143,19 @@ pub(crate) enum Tail {
 }
 
 impl Segment {
-    /// Makes a new, empty segment, durable under its name.
-    pub(crate) fn create(dir: &Path, first: u64) -> io::Result<Segment> {
+    /// Makes a new, empty segment of the file at `spare`, durable under its name.
+    pub(crate) fn create(dir: &Path, first: u64, spare: &Path) -> io::Result<Segment> {
         let path = dir.join(format!("{first:016}.wal"));
         let mut header = SEGMENT_MAGIC.to_vec();
         header.extend_from_slice(&first.to_le_bytes());
         let check = check(&[&header]);
         header.extend_from_slice(&check);
-        write_whole(&path, &header)?;
-        sync_dir(dir)?;
-        let file = Arc::new(File::open(&path)?);
+        let file = File::options().write(true).open(spare)?;
+        file.write_all_at(&header, 0)?;
+        file.sync_data()?;
+        fs::rename(spare, &path)?;
+        let opened = sync_dir(dir).and_then(|()| File::open(&path));
+        let file = Arc::new(opened.inspect_err(|_| drop(fs::remove_file(&path)))?);
         Ok(Segment { path, first, next: first, len: SEGMENT_HEADER as u64, batches: Vec::new(), file })
     }
 
@@ -182,6 +186,7 @@ impl Segment {
         while at < bytes.len() {
             let batch = match parse_batch(&bytes[at..]) {
                 Ok(batch) if batch.first == segment.next => batch,
+                _ if bytes[at..].iter().all(|byte| *byte == 0) => break,
                 other => {
                     let fault = other.err().unwrap_or(BatchFault::Order);
                     let later = fault == BatchFault::Order || batch_follows(&bytes[at + 1..]);

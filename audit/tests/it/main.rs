@@ -1,5 +1,7 @@
 //! A log from outside: damage is found, a killed writer loses nothing, readers need no writer.
 
+mod survival;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -17,12 +19,17 @@ fn key() -> LogKey {
     LogKey::generate("sekisho.test/audit", &SeededEntropy::new(1)).unwrap()
 }
 
-fn open(dir: &Path) -> Log {
+fn options() -> Options {
     let mut options = Options::default();
     options.checkpoint_every = Duration::from_millis(15);
     options.segment_bytes = 16 << 10;
+    options.reserve_bytes = 4 << 10;
+    options
+}
+
+fn open(dir: &Path) -> Log {
     let clock = Arc::new(ManualClock::at(Timestamp::from_secs(1_790_000_000)));
-    Log::open(dir, key(), clock, options).unwrap()
+    Log::open(dir, key(), clock, options()).unwrap()
 }
 
 fn event(id: String) -> Event {
