@@ -1,12 +1,10 @@
 //! The bytes of an event in the log, and in what leaves the node.
 
-use std::net::SocketAddr;
+use serde_json::{Value, json};
 
-use serde_json::{Map, Value, json};
-
+use crate::Event;
 use crate::ocsf::{self, Severity};
 use crate::wal::ENTRY_MAX;
-use crate::{Event, EventKind};
 
 /// Lengths to which texts, in characters, and lists are cut, tried in turn until the entry fits.
 const CUTS: [(usize, usize); 3] = [(2048, 64), (256, 32), (24, 8)];
@@ -17,7 +15,7 @@ impl Event {
     /// Texts longer than 2048 characters and lists longer than 64 are cut, and say so. Control and
     /// direction marks are written out, so that no terminal that shows the entry obeys them.
     pub fn to_entry(&self) -> Vec<u8> {
-        let whole = self.to_value();
+        let whole = ocsf::record(self);
         let mut entry = Vec::new();
         for (text, list) in CUTS {
             let mut value = whole.clone();
@@ -29,55 +27,6 @@ impl Event {
             }
         }
         entry
-    }
-
-    fn to_value(&self) -> Value {
-        let class = ocsf::class(self);
-        let mut unmapped = serde_json::to_value(&self.kind).unwrap_or_default();
-        let code = unmapped.get("kind").cloned().unwrap_or_default();
-        if let Some(fields) = unmapped.as_object_mut() {
-            if let Some(study) = &self.study {
-                fields.insert("study".to_owned(), json!(study));
-            }
-            if let Some(decision) = &self.decision {
-                fields.insert("decision".to_owned(), json!(decision));
-            }
-        }
-        let mut actor = Map::new();
-        if let Some(person) = &self.person {
-            actor.insert("user".to_owned(), json!({ "uid": person }));
-        }
-        if let Some(session) = &self.session {
-            actor.insert("session".to_owned(), json!({ "uid": session }));
-        }
-        let mut value = json!({
-            "activity_id": class.activity,
-            "category_uid": class.class / 1000,
-            "class_uid": class.class,
-            "type_uid": class.class * 100 + class.activity,
-            "severity_id": class.severity as u8,
-            "status_id": if class.success { 1 } else { 2 },
-            "time": self.at.as_millis(),
-            "time_dt": self.at,
-            "message": sentence(&self.kind),
-            "metadata": {
-                "version": ocsf::VERSION,
-                "event_code": code,
-                "product": {
-                    "name": "Sekisho", "vendor_name": "Sekisho", "version": env!("CARGO_PKG_VERSION"),
-                },
-            },
-            "unmapped": unmapped,
-        });
-        if let Some(fields) = value.as_object_mut() {
-            if !actor.is_empty() {
-                fields.insert("actor".to_owned(), Value::Object(actor));
-            }
-            if let Some(peer) = &self.peer {
-                fields.insert("src_endpoint".to_owned(), endpoint(peer));
-            }
-        }
-        value
     }
 }
 
@@ -136,13 +85,6 @@ pub fn write_canonical(value: &Value, to: &mut Vec<u8>) {
     }
 }
 
-fn endpoint(peer: &str) -> Value {
-    match peer.parse::<SocketAddr>() {
-        Ok(at) => json!({ "ip": at.ip(), "port": at.port() }),
-        Err(_) => json!({ "name": peer }),
-    }
-}
-
 fn tame(value: &mut Value, text: usize, list: usize) {
     match value {
         Value::String(s) => {
@@ -177,73 +119,10 @@ fn misleading(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-fn sentence(kind: &EventKind) -> String {
-    use EventKind as K;
-    match kind {
-        K::Started { process, version } => format!("{process} {version} started"),
-        K::Stopped { process, reason } => format!("{process} stopped: {reason}"),
-        K::LoginSucceeded { method, .. } => format!("logged in with {method}"),
-        K::LoginRefused { reason, .. } => format!("login refused: {reason}"),
-        K::CertificateIssued { certificate, subject, expires, .. } => {
-            format!("{} certificate for {subject} issued, valid until {expires}", certificate.code())
-        }
-        K::TokenIssued { subject, expires } => {
-            format!("enrolment token for {subject} issued, valid until {expires}")
-        }
-        K::AgentEnrolled { agent } => format!("{agent} enrolled"),
-        K::AgentConnected { agent, .. } => format!("{agent} connected"),
-        K::AgentLost { agent, reason } => format!("{agent} lost: {reason}"),
-        K::AuthRefused { door, fault, reason, .. } => {
-            format!("turned away at the {} door ({}): {reason}", door.code(), fault.code())
-        }
-        K::SessionOpened { workspace, agent, .. } => format!("session opened in {workspace} on {agent}"),
-        K::SessionRefused { code, reason } => format!("session refused ({code}): {reason}"),
-        K::ChannelRefused { what, detail } => format!("{} refused: {detail}", what.code()),
-        K::SessionClosed { count, .. } => format!("session closed after {count} events"),
-        K::SessionEnded { cause, reason, .. } => format!("session ended ({}): {reason}", cause.code()),
-        K::DepositStarted { object, dataset, name, .. } => {
-            format!("deposit of {name} as {object} into {dataset} began")
-        }
-        K::DepositCompleted { object, dataset, size, .. } => {
-            format!("{object} of {size} bytes deposited into {dataset}")
-        }
-        K::DepositFailed { object, reason, .. } => format!("deposit of {object} failed: {reason}"),
-        K::DepositRefused { dataset, code, reason } => {
-            format!("deposit into {dataset} refused ({code}): {reason}")
-        }
-        K::ReadFault { backend, institution, object, fault, .. } => {
-            format!("share of {object} on {backend} ({institution}) is {}", fault.code())
-        }
-        K::ReadFailed { object, detail, .. } => format!("{object} could not be read: {detail}"),
-        K::WorkspaceStarted { workspace, agent, cold_ms } => {
-            format!("{workspace} started on {agent} in {cold_ms} ms")
-        }
-        K::WorkspaceStopped { workspace, agent, reason } => {
-            format!("{workspace} on {agent} stopped: {reason}")
-        }
-        K::GrantCreated { grant, dataset, grantee, until } => {
-            format!("{grant}: {grantee} may use {dataset} until {until}")
-        }
-        K::GrantRevoked { grant, dataset, reason } => format!("{grant} on {dataset} revoked: {reason}"),
-        K::PersonLocked { subject, reason } => format!("{subject} locked: {reason}"),
-        K::PersonUnlocked { subject } => format!("{subject} unlocked"),
-        K::RecordChanged { record, id, change } => format!("{} {id} {}", record.code(), change.code()),
-        K::AdminRefused { action, code, reason } => format!("{action} refused ({code}): {reason}"),
-        K::LogStopped { reason } => format!("the audit log stopped: {reason}"),
-        K::WitnessLagging { witness, lag, last_error } => {
-            format!("{witness} has not signed the last {lag} events: {last_error}")
-        }
-        K::WitnessRecovered { witness } => format!("{witness} has signed all events"),
-        K::WitnessRefused { witness, reason } => format!("{witness} refused the checkpoint: {reason}"),
-        K::SinkLagging { sink, lag, last_error } => format!("{sink} is {lag} events behind: {last_error}"),
-        K::SinkRecovered { sink } => format!("{sink} has all events"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AuthFault, DecisionRecord, Door};
+    use crate::{AuthFault, DecisionRecord, Door, EventKind};
     use model::Timestamp;
 
     fn refused(reason: &str) -> Event {
@@ -270,11 +149,11 @@ mod tests {
             concat!(
                 r#"{"activity_id":1,"category_uid":3,"class_uid":3002,"#,
                 r#""message":"turned away at the ssh door (unknown-authority): not signed by our authority","#,
-                r#""metadata":{"event_code":"auth_refused","product":{"name":"Sekisho","vendor_name":"Sekisho","version":"0.1.0"},"version":"1.8.0"},"#,
-                r#""severity_id":3,"src_endpoint":{"ip":"192.0.2.7","port":50022},"status_id":2,"#,
+                r#""metadata":{"event_code":"auth_refused","product":{"name":"Sekisho","vendor_name":"Sekisho","version":"0.1.0"},"profiles":["datetime","host","security_control"],"version":"1.8.0"},"#,
+                r#""service":{"name":"sekisho","uid":"ssh"},"severity_id":3,"src_endpoint":{"ip":"192.0.2.7","port":50022},"status_id":2,"#,
                 r#""time":1790000000007,"time_dt":"2026-09-21T14:13:20.007Z","type_uid":300201,"#,
                 r#""unmapped":{"door":"ssh","fault":"unknown-authority","key_fingerprint":null,"kind":"auth_refused","#,
-                r#""principals":["u:mallory"],"reason":"not signed by our authority","serial":"18446744073709551615"}}"#,
+                r#""principals":["u:mallory"],"reason":"not signed by our authority","serial":"18446744073709551615"},"user":{"name":"u:mallory"}}"#,
             )
         );
         let exported = export("sekisho.test/audit", 41, entry.as_bytes()).unwrap();

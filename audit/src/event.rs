@@ -15,6 +15,8 @@ pub struct Event {
     pub kind: EventKind,
     /// On whose behalf, where that is known.
     pub person: Option<PersonId>,
+    /// With which of their devices: the fingerprint of its key, `SHA256:…`.
+    pub device: Option<String>,
     /// In which session.
     pub session: Option<SessionId>,
     /// For which study.
@@ -28,7 +30,7 @@ pub struct Event {
 impl Event {
     /// An event about nobody in particular; the other fields are public and may be set.
     pub fn new(at: Timestamp, kind: EventKind) -> Event {
-        Event { at, kind, person: None, session: None, study: None, peer: None, decision: None }
+        Event { at, kind, person: None, device: None, session: None, study: None, peer: None, decision: None }
     }
 }
 

@@ -48,6 +48,7 @@ pub use event::{
 };
 pub use log::{Index, Log};
 pub use note::{Checkpoint, KeyError, LogKey, LogPublicKey, NoteError};
+pub use ocsf::{Sensitivity, sensitivity};
 pub use proof::{Proof, ProofError};
 pub use reader::Reader;
 pub use tiles::{BundleFault, parse_bundle};

@@ -346,7 +346,9 @@ impl Walk<'_> {
             bytes.iter().zip(expected).position(|(a, b)| a != b).unwrap_or(expected.len().min(bytes.len()));
         let level = if let Kind::Level(level) = tile.kind { u32::from(level) } else { 0 };
         let index = (tile.n * WIDTH as u64 + (at / 32) as u64) << (8 * level);
-        let bundle = Tile { kind: Kind::Entries, n: index / WIDTH as u64, width: WIDTH as u16 };
+        // A partial tile stands beside a bundle as partial as itself.
+        let width = if level == 0 { tile.width } else { WIDTH as u16 };
+        let bundle = Tile { kind: Kind::Entries, n: index / WIDTH as u64, width };
         let what = format!(
             "{}, byte {at}: not the hash of entry {index} and what follows it in {}",
             tile.path().display(),

@@ -1,0 +1,131 @@
+//! How much each field of an exported event gives away, so that a collector need not see it all.
+
+use crate::EventKind;
+
+/// Who may know the value of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sensitivity {
+    /// Says nothing about anybody: numbers of classes, times, codes, the place in the log.
+    Public,
+    /// About the house: its agents, studies, datasets, rules, sizes.
+    Internal,
+    /// About a person, or text in which one may be named.
+    Personal,
+}
+
+use Sensitivity::{Internal, Personal, Public};
+
+/// The sensitivity of the value at `path` (the keys from the outermost; places in lists left out)
+/// in an exported event whose `metadata.event_code` is `code`.
+///
+/// Every field of every kind of event is classed below, which the compiler sees to. Anything else,
+/// such as a field of another version, counts as personal.
+pub fn sensitivity(code: &str, path: &[&str]) -> Sensitivity {
+    match path {
+        ["unmapped", "kind"] => Public,
+        ["unmapped", "study"] => Internal,
+        ["unmapped", "device"] => Personal,
+        ["unmapped", "decision", "permit" | "action" | "code" | "policy_epoch"] => Public,
+        ["unmapped", "decision", "rules"] => Internal,
+        ["unmapped", "decision", ..] => Personal,
+        ["unmapped", field, ..] => {
+            let known = of_kind(code).iter().find(|(name, _)| name == field);
+            known.map_or(Personal, |(_, sensitivity)| *sensitivity)
+        }
+        _ => of_ocsf(path),
+    }
+}
+
+fn of_ocsf(path: &[&str]) -> Sensitivity {
+    match path {
+        [
+            "activity_id" | "activity_name" | "category_uid" | "class_uid" | "type_uid" | "severity_id"
+            | "status_id" | "time" | "time_dt" | "action_id" | "disposition_id" | "status_code"
+            | "tunnel_type" | "tunnel_type_id" | "privileges",
+        ] => Public,
+        ["metadata", "correlation_uid"] => Internal,
+        ["metadata", ..] => Public,
+        ["authorizations", "decision"] | ["authorizations", "policy", "type" | "version"] => Public,
+        ["authorizations", "policy", "name"] => Internal,
+        ["actor", "app_name"] | ["src_endpoint" | "dst_endpoint", "svc_name"] => Public,
+        ["actor", "session", "uid"] => Internal,
+        ["device" | "entity" | "databucket" | "user", "type_id" | "type"] | ["resources", "type"] => Public,
+        ["device" | "databucket", "uid"] => Internal,
+        ["service", ..] => Public,
+        ["app", ..] | ["api", ..] | ["traffic", ..] => Internal,
+        // `message`, `status_detail`, `actor.user`, addresses, names, identifiers of things that
+        // belong to a person.
+        _ => Personal,
+    }
+}
+
+/// From the name of each kind, and of each of its fields with its class: the table, and a match that
+/// does not compile while a kind or a field is missing here.
+macro_rules! classed {
+    ($($code:literal $kind:ident { $($field:ident: $class:ident),* })*) => {
+        fn of_kind(code: &str) -> &'static [(&'static str, Sensitivity)] {
+            match code {
+                $($code => &[$((stringify!($field), $class)),*],)*
+                _ => &[],
+            }
+        }
+
+        const _: fn(&EventKind) -> &'static str = |kind| match kind {
+            $(EventKind::$kind { $($field: _),* } => $code,)*
+        };
+    };
+}
+
+classed! {
+    "started" Started { process: Public, version: Public }
+    "stopped" Stopped { process: Public, reason: Internal }
+    "login_succeeded" LoginSucceeded { method: Public, key_fingerprint: Personal }
+    "login_refused" LoginRefused { code: Public, reason: Personal }
+    "certificate_issued" CertificateIssued {
+        certificate: Public, subject: Personal, serial: Personal, key_fingerprint: Personal, expires: Public
+    }
+    "token_issued" TokenIssued { subject: Personal, expires: Public }
+    "agent_enrolled" AgentEnrolled { agent: Internal }
+    "agent_connected" AgentConnected { agent: Internal, kernel: Internal, backends: Internal }
+    "agent_lost" AgentLost { agent: Internal, reason: Internal }
+    "auth_refused" AuthRefused {
+        door: Public, fault: Public, reason: Personal, key_fingerprint: Personal, principals: Personal,
+        serial: Personal
+    }
+    "session_opened" SessionOpened {
+        workspace: Personal, agent: Internal, pty: Public, command: Personal, datasets: Internal,
+        access_until: Public
+    }
+    "session_refused" SessionRefused { code: Public, reason: Personal }
+    "channel_refused" ChannelRefused { what: Public, detail: Personal }
+    "session_closed" SessionClosed {
+        exit: Internal, bytes_in: Internal, bytes_out: Internal, events_first: Public, events_last: Public,
+        count: Public
+    }
+    "session_ended" SessionEnded { cause: Public, grant: Internal, reason: Personal }
+    "deposit_started" DepositStarted { object: Internal, dataset: Internal, name: Personal, agent: Internal }
+    "deposit_completed" DepositCompleted {
+        object: Internal, dataset: Internal, size: Internal, manifest_root: Internal
+    }
+    "deposit_failed" DepositFailed { object: Internal, dataset: Internal, code: Public, reason: Personal }
+    "deposit_refused" DepositRefused { dataset: Internal, code: Public, reason: Personal }
+    "read_fault" ReadFault {
+        agent: Internal, backend: Internal, institution: Internal, object: Internal, block: Internal,
+        fault: Public, detail: Internal
+    }
+    "read_failed" ReadFailed { agent: Internal, object: Internal, detail: Internal }
+    "workspace_started" WorkspaceStarted { workspace: Personal, agent: Internal, cold_ms: Internal }
+    "workspace_stopped" WorkspaceStopped { workspace: Personal, agent: Internal, reason: Internal }
+    "grant_created" GrantCreated { grant: Internal, dataset: Internal, grantee: Internal, until: Public }
+    "grant_revoked" GrantRevoked { grant: Internal, dataset: Internal, reason: Personal }
+    "person_locked" PersonLocked { subject: Personal, reason: Personal }
+    "person_unlocked" PersonUnlocked { subject: Personal }
+    "record_changed" RecordChanged { record: Public, id: Personal, change: Public }
+    "admin_refused" AdminRefused { action: Public, code: Public, reason: Personal }
+    "log_stopped" LogStopped { reason: Internal }
+    "witness_lagging" WitnessLagging { witness: Internal, lag: Public, last_error: Internal }
+    "witness_recovered" WitnessRecovered { witness: Internal }
+    "witness_refused" WitnessRefused { witness: Internal, reason: Internal }
+    "sink_lagging" SinkLagging { sink: Internal, lag: Public, last_error: Internal }
+    "sink_recovered" SinkRecovered { sink: Internal }
+}

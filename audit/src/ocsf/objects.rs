@@ -1,0 +1,151 @@
+//! The objects that a class requires beyond what every event has.
+
+use std::net::SocketAddr;
+
+use serde_json::{Map, Value, json};
+
+use super::{API, AUTHENTICATION, DATASTORE, SSH};
+use crate::{Event, EventKind};
+
+/// The name under which this system stands where OCSF asks for an application or a service.
+const SELF: &str = "sekisho";
+/// OCSF's number for a type that it has no number for; `type` then says which.
+const OTHER: u8 = 99;
+/// OCSF's number for a device that is a server.
+const SERVER: u8 = 1;
+
+/// Puts in what the class of the event requires, and the objects it is about.
+pub(super) fn complete(event: &Event, class: u32, fields: &mut Map<String, Value>) {
+    for (name, value) in about(event) {
+        fields.insert(name.to_owned(), value);
+    }
+    if matches!(class, API | DATASTORE) {
+        fields.entry("actor").or_insert_with(|| json!({ "app_name": SELF }));
+        // Required by these classes, also where nobody came from anywhere.
+        fields.entry("src_endpoint").or_insert_with(|| json!({ "svc_name": SELF }));
+    }
+    if class == SSH {
+        fields.entry("dst_endpoint").or_insert_with(|| json!({ "svc_name": SELF }));
+    }
+    if class == AUTHENTICATION {
+        // Where somebody was turned away before they said who they are.
+        fields.entry("user").or_insert_with(|| json!({ "name": "unknown" }));
+        fields.entry("service").or_insert_with(|| json!({ "name": SELF }));
+    }
+}
+
+/// The other end of a connection.
+pub(super) fn endpoint(peer: &str) -> Value {
+    match peer.parse::<SocketAddr>() {
+        Ok(at) => json!({ "ip": at.ip(), "port": at.port() }),
+        Err(_) => json!({ "name": peer }),
+    }
+}
+
+fn about(event: &Event) -> Vec<(&'static str, Value)> {
+    use EventKind as K;
+    let user = event.person.as_ref().map(|person| ("user", json!({ "uid": person })));
+    match &event.kind {
+        K::Started { process, version } => vec![("app", json!({ "name": process, "version": version }))],
+        K::Stopped { process, .. } => vec![("app", json!({ "name": process }))],
+        K::LoginSucceeded { .. } | K::LoginRefused { .. } => user.into_iter().collect(),
+        K::AuthRefused { door, principals, .. } => {
+            let named = principals.first().map(|name| ("user", json!({ "name": name })));
+            let service = ("service", json!({ "name": SELF, "uid": door.code() }));
+            user.or(named).into_iter().chain([service]).collect()
+        }
+        K::CertificateIssued { certificate, subject, serial, .. } => {
+            vec![("entity", json!({ "type": certificate.code(), "uid": serial, "name": subject }))]
+        }
+        K::TokenIssued { subject, .. } => {
+            vec![("entity", json!({ "type": "enrolment-token", "name": subject }))]
+        }
+        K::AgentEnrolled { agent } => {
+            vec![("entity", json!({ "type": "agent", "uid": agent })), device(agent)]
+        }
+        K::AgentConnected { agent, .. } | K::AgentLost { agent, .. } => {
+            vec![("tunnel_type_id", json!(OTHER)), ("tunnel_type", json!("quic")), device(agent)]
+        }
+        K::SessionOpened { workspace, agent, .. } => {
+            vec![("dst_endpoint", json!({ "svc_name": SELF, "uid": workspace })), device(agent)]
+        }
+        K::SessionClosed { bytes_in, bytes_out, .. } => {
+            vec![("traffic", json!({ "bytes_in": bytes_in, "bytes_out": bytes_out }))]
+        }
+        K::SessionRefused { .. } | K::ChannelRefused { .. } | K::SessionEnded { .. } => Vec::new(),
+        K::DepositStarted { object, dataset, agent, .. } => {
+            vec![bucket("dataset", dataset, Some(&object.to_string())), device(agent)]
+        }
+        K::DepositCompleted { object, dataset, .. } | K::DepositFailed { object, dataset, .. } => {
+            vec![bucket("dataset", dataset, Some(&object.to_string()))]
+        }
+        K::DepositRefused { dataset, .. } => vec![bucket("dataset", dataset, None)],
+        K::ReadFault { agent, backend, institution, .. } => {
+            vec![bucket("backend", backend, Some(institution)), device(agent)]
+        }
+        K::ReadFailed { agent, object, .. } => vec![bucket("object", object, None), device(agent)],
+        K::WorkspaceStarted { workspace, agent, .. } | K::WorkspaceStopped { workspace, agent, .. } => {
+            vec![("entity", json!({ "type": "workspace", "uid": workspace })), device(agent)]
+        }
+        K::GrantCreated { grant, dataset, grantee, .. } => {
+            access(json!({ "type": "study", "type_id": OTHER, "uid": grantee }), grant, dataset)
+        }
+        K::GrantRevoked { grant, dataset, .. } => {
+            let holder = event.study.as_ref().map_or_else(|| grant.to_string(), ToString::to_string);
+            access(json!({ "type": "study", "type_id": OTHER, "uid": holder }), grant, dataset)
+        }
+        K::PersonLocked { subject, .. } | K::PersonUnlocked { subject } => {
+            vec![("user", json!({ "uid": subject }))]
+        }
+        K::RecordChanged { record, id, change } => vec![
+            ("api", json!({ "operation": format!("{}.{}", record.code(), change.code()) })),
+            ("resources", json!([{ "type": record.code(), "uid": id }])),
+        ],
+        K::AdminRefused { action, .. } => {
+            vec![("api", json!({ "operation": action })), ("activity_name", json!("Refused"))]
+        }
+        K::LogStopped { .. } => vec![("app", json!({ "name": "audit log" }))],
+        K::WitnessLagging { witness, .. } => {
+            vec![("app", json!({ "name": witness })), ("activity_name", json!("Lagging"))]
+        }
+        K::WitnessRecovered { witness } => {
+            vec![("app", json!({ "name": witness })), ("activity_name", json!("Recovered"))]
+        }
+        K::WitnessRefused { witness, .. } => {
+            vec![("app", json!({ "name": witness })), ("activity_name", json!("Refused"))]
+        }
+        K::SinkLagging { sink, .. } => {
+            vec![("app", json!({ "name": sink })), ("activity_name", json!("Lagging"))]
+        }
+        K::SinkRecovered { sink } => {
+            vec![("app", json!({ "name": sink })), ("activity_name", json!("Recovered"))]
+        }
+    }
+}
+
+/// The host it happened on.
+fn device(agent: &model::AgentId) -> (&'static str, Value) {
+    ("device", json!({ "type_id": SERVER, "uid": agent }))
+}
+
+fn bucket(kind: &str, uid: &impl ToString, name: Option<&str>) -> (&'static str, Value) {
+    let mut bucket = json!({ "type_id": OTHER, "type": kind, "uid": uid.to_string() });
+    if let Some(name) = name {
+        bucket["name"] = json!(name);
+    }
+    ("databucket", bucket)
+}
+
+fn access(user: Value, grant: &model::GrantId, dataset: &model::DatasetId) -> Vec<(&'static str, Value)> {
+    vec![
+        ("user", user),
+        ("privileges", json!(["read"])),
+        (
+            "resources",
+            json!([
+                { "type": "dataset", "uid": dataset },
+                { "type": "grant", "uid": grant },
+            ]),
+        ),
+    ]
+}

@@ -1,0 +1,66 @@
+//! What happened, in one English sentence.
+
+use crate::EventKind;
+
+pub(crate) fn sentence(kind: &EventKind) -> String {
+    use EventKind as K;
+    match kind {
+        K::Started { process, version } => format!("{process} {version} started"),
+        K::Stopped { process, reason } => format!("{process} stopped: {reason}"),
+        K::LoginSucceeded { method, .. } => format!("logged in with {method}"),
+        K::LoginRefused { reason, .. } => format!("login refused: {reason}"),
+        K::CertificateIssued { certificate, subject, expires, .. } => {
+            format!("{} certificate for {subject} issued, valid until {expires}", certificate.code())
+        }
+        K::TokenIssued { subject, expires } => {
+            format!("enrolment token for {subject} issued, valid until {expires}")
+        }
+        K::AgentEnrolled { agent } => format!("{agent} enrolled"),
+        K::AgentConnected { agent, .. } => format!("{agent} connected"),
+        K::AgentLost { agent, reason } => format!("{agent} lost: {reason}"),
+        K::AuthRefused { door, fault, reason, .. } => {
+            format!("turned away at the {} door ({}): {reason}", door.code(), fault.code())
+        }
+        K::SessionOpened { workspace, agent, .. } => format!("session opened in {workspace} on {agent}"),
+        K::SessionRefused { code, reason } => format!("session refused ({code}): {reason}"),
+        K::ChannelRefused { what, detail } => format!("{} refused: {detail}", what.code()),
+        K::SessionClosed { count, .. } => format!("session closed after {count} events"),
+        K::SessionEnded { cause, reason, .. } => format!("session ended ({}): {reason}", cause.code()),
+        K::DepositStarted { object, dataset, name, .. } => {
+            format!("deposit of {name} as {object} into {dataset} began")
+        }
+        K::DepositCompleted { object, dataset, size, .. } => {
+            format!("{object} of {size} bytes deposited into {dataset}")
+        }
+        K::DepositFailed { object, reason, .. } => format!("deposit of {object} failed: {reason}"),
+        K::DepositRefused { dataset, code, reason } => {
+            format!("deposit into {dataset} refused ({code}): {reason}")
+        }
+        K::ReadFault { backend, institution, object, fault, .. } => {
+            format!("share of {object} on {backend} ({institution}) is {}", fault.code())
+        }
+        K::ReadFailed { object, detail, .. } => format!("{object} could not be read: {detail}"),
+        K::WorkspaceStarted { workspace, agent, cold_ms } => {
+            format!("{workspace} started on {agent} in {cold_ms} ms")
+        }
+        K::WorkspaceStopped { workspace, agent, reason } => {
+            format!("{workspace} on {agent} stopped: {reason}")
+        }
+        K::GrantCreated { grant, dataset, grantee, until } => {
+            format!("{grant}: {grantee} may use {dataset} until {until}")
+        }
+        K::GrantRevoked { grant, dataset, reason } => format!("{grant} on {dataset} revoked: {reason}"),
+        K::PersonLocked { subject, reason } => format!("{subject} locked: {reason}"),
+        K::PersonUnlocked { subject } => format!("{subject} unlocked"),
+        K::RecordChanged { record, id, change } => format!("{} {id} {}", record.code(), change.code()),
+        K::AdminRefused { action, code, reason } => format!("{action} refused ({code}): {reason}"),
+        K::LogStopped { reason } => format!("the audit log stopped: {reason}"),
+        K::WitnessLagging { witness, lag, last_error } => {
+            format!("{witness} has not signed the last {lag} events: {last_error}")
+        }
+        K::WitnessRecovered { witness } => format!("{witness} has signed all events"),
+        K::WitnessRefused { witness, reason } => format!("{witness} refused the checkpoint: {reason}"),
+        K::SinkLagging { sink, lag, last_error } => format!("{sink} is {lag} events behind: {last_error}"),
+        K::SinkRecovered { sink } => format!("{sink} has all events"),
+    }
+}

@@ -1,0 +1,248 @@
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use model::{ManualClock, SeededEntropy, Timestamp};
+
+use super::*;
+use crate::{
+    AuthFault, CertificateKind, ChannelKind, DecisionRecord, Door, EndCause, Log, LogKey, Options,
+    ReadFaultKind, RecordKind, SessionExit,
+};
+
+const AT: Timestamp = Timestamp::from_millis(1_790_000_000_007);
+
+/// One of each kind, with every field filled.
+fn kinds() -> Vec<EventKind> {
+    use EventKind as K;
+    let text = || "研究 \u{202e}\"quoted\" text".to_owned();
+    let until = AT;
+    let agent = || "agent:hall-1".parse().unwrap();
+    let (object, dataset) = (|| "obj:o1".parse().unwrap(), || "ds:cohort-a".parse().unwrap());
+    let (workspace, grant) = (|| "ws:brca-alice".parse().unwrap(), || "grant:g1".parse().unwrap());
+    let record = |change| K::RecordChanged { record: RecordKind::Person, id: "u:alice".to_owned(), change };
+    let closed = |exit| K::SessionClosed {
+        exit,
+        bytes_in: 1,
+        bytes_out: u64::from(u32::MAX) + 1,
+        events_first: 1,
+        events_last: 4,
+        count: 3,
+    };
+    vec![
+        K::Started { process: "broker".to_owned(), version: "0.1.0".to_owned() },
+        K::Stopped { process: "broker".to_owned(), reason: text() },
+        K::LoginSucceeded { method: "key".to_owned(), key_fingerprint: "SHA256:abc".to_owned() },
+        K::LoginRefused { code: "unknown".to_owned(), reason: text() },
+        K::CertificateIssued {
+            certificate: CertificateKind::SshUser,
+            subject: "u:alice".to_owned(),
+            serial: "7".to_owned(),
+            key_fingerprint: "SHA256:abc".to_owned(),
+            expires: until,
+        },
+        K::TokenIssued { subject: "u:alice".to_owned(), expires: until },
+        K::AgentEnrolled { agent: agent() },
+        K::AgentConnected { agent: agent(), kernel: "6.1".to_owned(), backends: vec!["a".to_owned()] },
+        K::AgentLost { agent: agent(), reason: text() },
+        K::AuthRefused {
+            door: Door::Ssh,
+            fault: AuthFault::Expired,
+            reason: text(),
+            key_fingerprint: Some("SHA256:abc".to_owned()),
+            principals: vec!["u:alice".to_owned()],
+            serial: Some(u64::MAX),
+        },
+        K::SessionOpened {
+            workspace: workspace(),
+            agent: agent(),
+            pty: true,
+            command: Some(text()),
+            datasets: vec![dataset()],
+            access_until: until,
+        },
+        K::SessionRefused { code: "no-grant".to_owned(), reason: text() },
+        K::ChannelRefused { what: ChannelKind::X11, detail: text() },
+        closed(SessionExit::Code { code: 3 }),
+        closed(SessionExit::Signal { name: "TERM".to_owned() }),
+        closed(SessionExit::Aborted { reason: text() }),
+        K::SessionEnded { cause: EndCause::GrantRevoked, grant: Some(grant()), reason: text() },
+        K::DepositStarted { object: object(), dataset: dataset(), name: text(), agent: agent() },
+        K::DepositCompleted { object: object(), dataset: dataset(), size: 9, manifest_root: "ab".to_owned() },
+        K::DepositFailed { object: object(), dataset: dataset(), code: "short".to_owned(), reason: text() },
+        K::DepositRefused { dataset: dataset(), code: "no-grant".to_owned(), reason: text() },
+        K::ReadFault {
+            agent: agent(),
+            backend: "backend:a".parse().unwrap(),
+            institution: text(),
+            object: object(),
+            block: Some(3),
+            fault: ReadFaultKind::Corrupt,
+            detail: text(),
+        },
+        K::ReadFailed { agent: agent(), object: object(), detail: text() },
+        K::WorkspaceStarted { workspace: workspace(), agent: agent(), cold_ms: 812 },
+        K::WorkspaceStopped { workspace: workspace(), agent: agent(), reason: text() },
+        K::GrantCreated { grant: grant(), dataset: dataset(), grantee: "study:brca".to_owned(), until },
+        K::GrantRevoked { grant: grant(), dataset: dataset(), reason: text() },
+        K::PersonLocked { subject: "u:alice".parse().unwrap(), reason: text() },
+        K::PersonUnlocked { subject: "u:alice".parse().unwrap() },
+        record(Change::Created),
+        record(Change::Updated),
+        record(Change::Closed),
+        K::AdminRefused {
+            action: "CreateGrant".to_owned(),
+            code: "not-committee".to_owned(),
+            reason: text(),
+        },
+        K::LogStopped { reason: text() },
+        K::WitnessLagging { witness: "w.example".to_owned(), lag: 9, last_error: text() },
+        K::WitnessRecovered { witness: "w.example".to_owned() },
+        K::WitnessRefused { witness: "w.example".to_owned(), reason: text() },
+        K::SinkLagging { sink: "soc".to_owned(), lag: 9, last_error: text() },
+        K::SinkRecovered { sink: "soc".to_owned() },
+    ]
+}
+
+fn decision(permit: bool, rules: usize) -> DecisionRecord {
+    DecisionRecord {
+        permit,
+        action: "OpenSession".to_owned(),
+        code: if permit { "permit" } else { "no-grant" }.to_owned(),
+        rules: (0..rules).map(|n| format!("grant:g{n}")).collect(),
+        policy_epoch: 42,
+        reason: if permit { String::new() } else { "no grant".to_owned() },
+    }
+}
+
+/// Each kind bare, and with everything an event can say about who, where and why.
+fn samples() -> Vec<Event> {
+    let rich = |kind: EventKind, decision, peer: &str| {
+        let mut event = Event::new(AT, kind);
+        event.person = Some("u:alice".parse().unwrap());
+        event.device = Some("SHA256:abc".to_owned());
+        event.session = Some("sess:s1".parse().unwrap());
+        event.study = Some("study:brca".parse().unwrap());
+        event.peer = Some(peer.to_owned());
+        event.decision = Some(decision);
+        event
+    };
+    kinds()
+        .into_iter()
+        .flat_map(|kind| {
+            [
+                Event::new(AT, kind.clone()),
+                rich(kind.clone(), decision(true, 100), "192.0.2.7:50022"),
+                rich(kind.clone(), decision(false, 0), "[2001:db8::7]:50022"),
+                rich(kind, decision(false, 1), "a proxy"),
+            ]
+        })
+        .collect()
+}
+
+/// The values at the ends of an exported event, each with the keys that lead there.
+fn leaves<'a>(value: &'a Value, path: &mut Vec<&'a str>, found: &mut Vec<(Vec<&'a str>, &'a Value)>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                path.push(key);
+                leaves(value, path, found);
+                path.pop();
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| leaves(item, path, found)),
+        end => found.push((path.clone(), end)),
+    }
+}
+
+#[test]
+fn who_where_and_why_stand_in_every_event() {
+    for event in samples().into_iter().filter(|e| e.session.is_some()) {
+        let value = crate::export("sekisho.test/audit", 41, &event.to_entry()).unwrap();
+        let at = |pointer: &str| value.pointer(pointer).cloned().unwrap_or_default();
+        assert_eq!(at("/metadata/log_name"), "sekisho.test/audit");
+        assert_eq!(
+            (at("/metadata/sequence"), at("/metadata/correlation_uid")),
+            (json!(41), json!("sess:s1"))
+        );
+        assert_eq!((at("/actor/session/uid"), at("/actor/user/uid")), (json!("sess:s1"), json!("u:alice")));
+        assert_eq!(at("/actor/user/credential_uid"), "SHA256:abc");
+        assert_eq!(at("/unmapped/study"), "study:brca");
+        assert_eq!(at("/authorizations/0/policy/version"), "42");
+        let decision = event.decision.unwrap();
+        assert_eq!(at("/action_id"), if decision.permit { 1 } else { 2 });
+        assert_eq!(at("/authorizations/0/policy/name"), *decision.rules.first().unwrap_or(&decision.code));
+    }
+}
+
+#[test]
+fn nothing_about_a_person_counts_as_less() {
+    for event in samples() {
+        let value = crate::export("sekisho.test/audit", 41, &event.to_entry()).unwrap();
+        let code = value["metadata"]["event_code"].as_str().unwrap();
+        let mut found = Vec::new();
+        leaves(&value, &mut Vec::new(), &mut found);
+        assert!(found.len() > 12);
+        for (path, end) in found {
+            let said = sensitivity(code, &path);
+            let text = end.as_str().unwrap_or_default();
+            let personal =
+                ["alice", "SHA256:", "192.0.2.7", "2001:db8", "研究"].iter().any(|p| text.contains(p));
+            let about_the_house = matches!(
+                (code, path.as_slice()),
+                (
+                    "stopped" | "agent_lost" | "workspace_stopped" | "log_stopped" | "witness_refused",
+                    ["unmapped", "reason"],
+                ) | ("read_fault" | "read_failed", ["unmapped", "detail" | "institution"])
+                    | ("session_closed", ["unmapped", "exit", "reason"])
+                    | ("sink_lagging" | "witness_lagging", ["unmapped", "last_error"])
+            );
+            assert!(!personal || about_the_house || said == Sensitivity::Personal, "{code} {path:?} {text}");
+        }
+    }
+    assert_eq!(sensitivity("read_fault", &["unmapped", "new"]), Sensitivity::Personal);
+    assert_eq!(sensitivity("of another version", &["unmapped", "agent"]), Sensitivity::Personal);
+    assert_eq!(sensitivity("started", &["new"]), Sensitivity::Personal);
+}
+
+/// Runs the validator of `infra/siem` over exported events, one a line.
+fn validate(events: &[Value], dir: &Path) -> Result<String, String> {
+    let file = dir.join("events.jsonl");
+    let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
+    std::fs::write(&file, lines).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/siem/validate-ocsf");
+    let ran = Command::new(script).arg(&file).output().unwrap();
+    let said = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
+    if ran.status.success() { Ok(said) } else { Err(said) }
+}
+
+#[tokio::test]
+async fn a_whole_log_is_valid_by_the_published_schema() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = LogKey::generate("sekisho.test/audit", &SeededEntropy::new(1)).unwrap();
+    let log =
+        Log::open(&dir.path().join("log"), key, Arc::new(ManualClock::at(AT)), Options::default()).unwrap();
+    for event in samples() {
+        log.append(&event).await.unwrap();
+    }
+    let entries = log.read(0, 10_000).unwrap();
+    log.close().await;
+    let events: Vec<Value> =
+        entries.iter().map(|(index, entry)| crate::export(log.origin(), *index, entry).unwrap()).collect();
+    assert_eq!(events.len(), kinds().len() * 4);
+    let said = validate(&events, dir.path()).unwrap();
+    assert!(said.contains(&format!("{0} of {0} events are valid", events.len())), "{said}");
+
+    // It can say no: a class without what it requires, a number that is none of the class, a field
+    // that the schema does not know.
+    for (pointer, wrong) in [("/app", Value::Null), ("/activity_id", json!(77)), ("/colour", json!("red"))] {
+        let mut event = events[0].clone();
+        let field = &pointer[1..];
+        event.as_object_mut().unwrap().remove(field);
+        if !wrong.is_null() {
+            event[field] = wrong;
+        }
+        let said = validate(&[event], dir.path()).unwrap_err();
+        assert!(said.contains("0 of 1 events are valid"), "{pointer}: {said}");
+    }
+}
