@@ -9,12 +9,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
-use data_encoding::HEXLOWER;
 use indicatif::{ProgressBar, ProgressStyle};
 use model::ambient::OsEntropy;
 use model::{BackendId, ObjectId};
 use serde_json::{Value, json};
-use sharding::format::{HEADER, Header, Kind, Root};
+use sharding::format::{File, HEADER, Header, Kind, Root};
 use sharding::vault::{Backend, Fault, ObjectReader, Options, ReadError, Vault};
 
 /// Split a file into share folders, any k of which rebuild it.
@@ -240,11 +239,11 @@ async fn verify(cli: &Cli, from: &From) -> Result<ExitCode> {
         println!(
             "{}",
             json!({"object": object.as_str(), "root": root.to_string(), "size": found.size,
-            "k": found.threshold.k(), "n": found.threshold.n(), "extents": found.extents,
+            "k": found.scheme.threshold.k(), "n": found.scheme.threshold.n(), "extents": found.extents,
             "weakest": found.weakest, "readable": found.readable(), "whole": found.whole(), "folders": folders})
         );
     } else {
-        println!("{object}: {} bytes, {}", found.size, found.threshold);
+        println!("{object}: {} bytes, {}", found.size, found.scheme);
         for state in &found.backends {
             let share = state.share.map_or("no share".to_owned(), |x| format!("share {x}"));
             let good = state.good;
@@ -257,7 +256,7 @@ async fn verify(cli: &Cli, from: &From) -> Result<ExitCode> {
         println!(
             "  at least {} shares of everything are good; {} are needed",
             found.weakest,
-            found.threshold.k()
+            found.scheme.threshold.k()
         );
     }
     Ok(ExitCode::from(match (found.whole(), found.readable()) {
@@ -274,7 +273,7 @@ async fn inspect(cli: &Cli, paths: &[PathBuf]) -> Result<()> {
         if path.is_dir() {
             let vault = vault(cli, std::slice::from_ref(path))?;
             for found in vault.manifests(None).await {
-                let file = path.join(sharding::format::manifest_name(&found.object, &found.root));
+                let file = path.join(File::Manifest(found.root).name(&found.object));
                 describe(cli, &file)?;
             }
         } else {
@@ -289,27 +288,29 @@ fn describe(cli: &Cli, file: &Path) -> Result<()> {
     let read = fs::File::open(file)
         .and_then(|open| io::Read::read_to_end(&mut io::Read::take(open, HEADER as u64), &mut bytes));
     read.with_context(|| format!("cannot read {}", file.display()))?;
-    let Header { deposit, share, kind, .. } =
+    let Header { deposit, share, kind } =
         Header::parse(&bytes).with_context(|| format!("{} is no share", file.display()))?;
     let (what, extent, len) = match kind {
-        Kind::Extent { extent, len } => ("extent", Some(extent), len),
+        Kind::Extent { extent, len, .. } => ("extent", Some(extent), len),
         Kind::Manifest { len } => ("manifest", None, len),
+        Kind::Key => ("key", None, 0),
     };
-    let attempt = HEXLOWER.encode(&deposit.attempt.0);
     if cli.json {
         println!(
             "{}",
             json!({"file": file.display().to_string(), "kind": what, "extent": extent, "len": len,
-            "object": deposit.object.as_str(), "epoch": deposit.epoch, "attempt": attempt, "share": share.x(),
-            "k": deposit.threshold.k(), "n": deposit.threshold.n()})
+            "object": deposit.object.as_str(), "epoch": deposit.epoch, "set": deposit.set.to_string(),
+            "mode": deposit.scheme.mode.to_string(), "share": share.x(),
+            "k": deposit.scheme.threshold.k(), "n": deposit.scheme.threshold.n()})
         );
     } else {
         let extent = extent.map(|extent| format!(" {extent}")).unwrap_or_default();
         println!(
-            "{}: {what}{extent} of {}, {len} bytes, share {share} ({}), attempt {attempt}, epoch {}",
+            "{}: {what}{extent} of {}, {len} bytes, share {share} ({}), set {}, epoch {}",
             file.display(),
             deposit.object,
-            deposit.threshold,
+            deposit.scheme,
+            deposit.set,
             deposit.epoch
         );
     }

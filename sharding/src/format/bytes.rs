@@ -2,9 +2,6 @@
 
 use model::ObjectId;
 
-/// Mode 1 (Shamir, every byte), field 0x1b (0x11b without its top bit), tags 1 (keyed BLAKE3, 128
-/// bits), key derivation 1 (BLAKE3), random stream 1 (AES-256 in counter mode).
-pub(super) const SUITE: [u8; 5] = [1, 0x1b, 1, 1, 1];
 /// Longest text of an object id that a field holds: its prefix and 63 characters, and some room.
 pub(super) const NAME_FIELD: usize = 71;
 

@@ -1,12 +1,12 @@
 //! The first 4 KiB of everything on a backend.
 
-use super::bytes::{NAME_FIELD, Reader, SUITE, Writer};
-use super::{AttemptId, BLOCK, Deposit, EXTENT, HEADER, KeyShare, VERSION};
-use crate::codec::{ShareIndex, Threshold};
+use super::bytes::{NAME_FIELD, Reader, Writer};
+use super::{AttemptId, BLOCK, Deposit, EXTENT, HEADER, MAX_EXTENTS, Manifest, Scheme, SetId, VERSION};
+use crate::codec::ShareIndex;
 
 const MAGIC: &[u8; 8] = b"SEKISHRD";
-const CHECKSUM: &str = "sekisho sharding v1 header checksum";
-const USED: usize = 8 + 2 + 5 + 3 + 6 + 8 * 5 + 16 + 1 + NAME_FIELD + 32;
+const CHECKSUM: &str = "sekisho sharding v2 header checksum";
+const USED: usize = 8 + 2 + 6 + 1 + 7 + 8 * 5 + 16 + 16 + 1 + NAME_FIELD;
 
 /// What follows a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,28 +15,29 @@ pub enum Kind {
     Extent {
         /// Its number, from 0.
         extent: u64,
-        /// Its length in bytes, which is that of the plaintext.
+        /// Bytes of its plaintext.
         len: u64,
+        /// The attempt at it.
+        attempt: AttemptId,
     },
     /// The manifest.
     Manifest {
         /// Its length in bytes.
         len: u64,
     },
+    /// The share of the master key.
+    Key,
 }
 
-/// What a backend's file says of itself. Only [`Header::share`] and [`Header::key_share`] differ
-/// between backends.
-#[derive(Debug, Clone)]
+/// What a backend's file says of itself. Only [`Header::share`] differs between backends.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// What it belongs to.
+    /// What it belongs to. An extent keeps the epoch in which it was written.
     pub deposit: Deposit,
     /// Which share this is.
     pub share: ShareIndex,
     /// What follows.
     pub kind: Kind,
-    /// This backend's share of the master key.
-    pub key_share: KeyShare,
 }
 
 /// Why bytes are not a [`Header`].
@@ -48,7 +49,7 @@ pub enum HeaderError {
     /// It does not begin like one.
     #[error("this is not a share of Sekisho's")]
     Magic,
-    /// Of a later version.
+    /// Of another version.
     #[error(
         "the header is of version {0}, of which this programme knows nothing; it reads version {VERSION}"
     )]
@@ -56,7 +57,7 @@ pub enum HeaderError {
     /// The checksum does not match: damage.
     #[error("the header is damaged")]
     Checksum,
-    /// A field has a value that version 1 does not have.
+    /// A field has a value that version 2 does not have.
     #[error("the header's fields contradict the format")]
     Field,
 }
@@ -64,16 +65,16 @@ pub enum HeaderError {
 impl Header {
     /// Its 4096 bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let (kind, index, len) = match self.kind {
-            Kind::Extent { extent, len } => (1, extent, len),
-            Kind::Manifest { len } => (2, u64::MAX, len),
+        let (kind, index, len, attempt) = match self.kind {
+            Kind::Extent { extent, len, attempt } => (1, extent, len, attempt.0),
+            Kind::Manifest { len } => (2, u64::MAX, len, [0; 16]),
+            Kind::Key => (3, u64::MAX, 0, [0; 16]),
         };
-        let threshold = self.deposit.threshold;
+        let Deposit { object, set, epoch, scheme } = &self.deposit;
         let mut out = Writer(Vec::with_capacity(HEADER));
-        out.bytes(MAGIC).bytes(&[VERSION, kind]).bytes(&SUITE);
-        out.bytes(&[threshold.k() as u8, threshold.n() as u8, self.share.x()]).zeros(6);
-        out.u64(self.deposit.epoch).u64(BLOCK).u64(EXTENT).u64(index).u64(len);
-        out.bytes(&self.deposit.attempt.0).object(&self.deposit.object).bytes(&self.key_share.0);
+        out.bytes(MAGIC).bytes(&[VERSION, kind]).bytes(&scheme.suite()).bytes(&[self.share.x()]).zeros(7);
+        out.u64(*epoch).u64(BLOCK).u64(EXTENT).u64(index).u64(len);
+        out.bytes(&set.0).bytes(&attempt).object(object);
         out.zeros(HEADER - 32 - USED);
         let sum = checksum(&out.0);
         out.bytes(&sum);
@@ -101,29 +102,30 @@ impl Header {
 
     fn fields(mut from: Reader<'_>) -> Option<Header> {
         let [kind] = from.array()?;
-        if from.array()? != SUITE {
-            return None;
-        }
-        let [k, n, x] = from.array()?;
-        let threshold = Threshold::new(k, n).ok()?;
-        let share = ShareIndex::new(x).ok().filter(|share| share.place() < threshold.n())?;
-        from.zeros(6)?;
+        let scheme = Scheme::parse(&mut from)?;
+        let [x] = from.array()?;
+        let share = ShareIndex::new(x).ok().filter(|share| share.place() < scheme.threshold.n())?;
+        from.zeros(7)?;
         let epoch = from.u64()?;
         if from.u64()? != BLOCK || from.u64()? != EXTENT {
             return None;
         }
-        let kind = match (kind, from.u64()?, from.u64()?) {
-            (1, extent, len) if extent < super::MAX_EXTENTS && (1..=EXTENT).contains(&len) => {
-                Kind::Extent { extent, len }
+        let (index, len) = (from.u64()?, from.u64()?);
+        let set = SetId(from.array()?);
+        let attempt: [u8; 16] = from.array()?;
+        let kind = match (kind, index, len, attempt) {
+            (1, extent, len, attempt) if extent < MAX_EXTENTS && (1..=EXTENT).contains(&len) => {
+                Kind::Extent { extent, len, attempt: AttemptId(attempt) }
             }
-            (2, u64::MAX, len) if len <= super::Manifest::MAX_LEN as u64 => Kind::Manifest { len },
+            (2, u64::MAX, len, [0, ..]) if attempt == [0; 16] && len <= Manifest::MAX_LEN as u64 => {
+                Kind::Manifest { len }
+            }
+            (3, u64::MAX, 0, [0, ..]) if attempt == [0; 16] => Kind::Key,
             _ => return None,
         };
-        let attempt = AttemptId(from.array()?);
         let object = from.object()?;
-        let key_share = KeyShare(from.array()?);
         from.zeros(from.0.len())?;
-        Some(Header { deposit: Deposit { object, epoch, attempt, threshold }, share, kind, key_share })
+        Some(Header { deposit: Deposit { object, set, epoch, scheme }, share, kind })
     }
 }
 

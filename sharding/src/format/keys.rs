@@ -1,4 +1,4 @@
-//! Keys: one master per attempt at a deposit, shared like the data; everything else derived.
+//! Keys: one master per share set, shared like the data; everything else derived.
 
 use std::fmt;
 
@@ -6,17 +6,16 @@ use model::{Entropy, EntropyError};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::tags::{TAG_LEN, Tag};
 use super::{AttemptId, Deposit};
 use crate::codec::{CodecError, Combiner, RandomStream, ShareIndex, Splitter, Threshold};
 
-const COMMITMENT: &str = "sekisho sharding v1 key share commitment";
-const PLAIN: &str = "sekisho sharding v1 key of plaintext tags";
-const SHARE: &str = "sekisho sharding v1 key of share tags";
+const COMMITMENT: &str = "sekisho sharding v2 key share commitment";
+const BLOCKS: &str = "sekisho sharding v2 key of blocks";
+const SHARES: &str = "sekisho sharding v2 key of shares";
 
-/// What all keys of one attempt come from: 256 random bits that exist whole only while an object
+/// What all keys of one share set come from: 256 random bits that exist whole only while an object
 /// is being deposited or read.
-#[derive(Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct MasterKey([u8; 32]);
 
 /// A backend's share of the master key.
@@ -31,11 +30,15 @@ impl MasterKey {
         Ok(key)
     }
 
-    /// Its `n` shares, in order.
-    pub fn split(&self, splitter: &Splitter, random: &mut RandomStream) -> Result<Vec<KeyShare>, CodecError> {
-        let mut shares = vec![KeyShare([0; 32]); splitter.threshold().n()];
+    /// Its `n` shares, in order. Every epoch shares it anew.
+    pub fn split(
+        &self,
+        threshold: Threshold,
+        random: &mut RandomStream,
+    ) -> Result<Vec<KeyShare>, CodecError> {
+        let mut shares = vec![KeyShare([0; 32]); threshold.n()];
         let mut slices: Vec<&mut [u8]> = shares.iter_mut().map(|share| share.0.as_mut_slice()).collect();
-        splitter.split(&self.0, random, &mut slices)?;
+        Splitter::new(threshold).split(&self.0, random, &mut slices)?;
         Ok(shares)
     }
 
@@ -48,68 +51,98 @@ impl MasterKey {
         Ok(key)
     }
 
-    /// The keys of the tags of `deposit`.
-    pub fn attempt_keys(&self, deposit: &Deposit) -> AttemptKeys {
-        AttemptKeys {
-            plain: self.derive(PLAIN, deposit, 0),
-            shares: deposit.threshold.shares().map(|share| self.derive(SHARE, deposit, share.x())).collect(),
-        }
+    /// The key of an extent's blocks: of their tags, and in mode `compact` of their cipher.
+    pub(super) fn of_blocks(
+        &self,
+        deposit: &Deposit,
+        extent: u64,
+        attempt: AttemptId,
+    ) -> Zeroizing<[u8; 32]> {
+        self.derive(BLOCKS, deposit, extent, attempt, 0)
     }
 
-    fn derive(&self, context: &str, deposit: &Deposit, x: u8) -> Zeroizing<[u8; 32]> {
-        let object = deposit.object.as_str().as_bytes();
+    /// The key of the tags of share `x` of an extent's blocks.
+    pub(super) fn of_share(
+        &self,
+        deposit: &Deposit,
+        extent: u64,
+        attempt: AttemptId,
+        x: ShareIndex,
+    ) -> Zeroizing<[u8; 32]> {
+        self.derive(SHARES, deposit, extent, attempt, x.x())
+    }
+
+    /// The epoch has no part in it: the set's number is as random as the attempt's, and an epoch
+    /// that only shares the master key anew keeps the extents.
+    fn derive(
+        &self,
+        context: &str,
+        deposit: &Deposit,
+        extent: u64,
+        attempt: AttemptId,
+        x: u8,
+    ) -> Zeroizing<[u8; 32]> {
         let mut hasher = blake3::Hasher::new_derive_key(context);
-        hasher.update(&self.0).update(&deposit.epoch.to_le_bytes()).update(&deposit.attempt.0);
-        hasher.update(&[deposit.threshold.k() as u8, deposit.threshold.n() as u8, x]).update(object);
+        hasher.update(&self.0).update(&deposit.set.0).update(&attempt.0).update(&extent.to_le_bytes());
+        hasher.update(&deposit.scheme.suite()).update(&[x]).update(deposit.object.as_str().as_bytes());
         Zeroizing::new(*hasher.finalize().as_bytes())
     }
 }
 
 impl KeyShare {
+    /// Share `wanted` from `k` others: the same bytes that were lost.
+    pub fn rebuild(
+        threshold: Threshold,
+        shares: &[(ShareIndex, KeyShare)],
+        wanted: ShareIndex,
+    ) -> Result<KeyShare, CodecError> {
+        let points: Vec<ShareIndex> = shares.iter().map(|(point, _)| *point).collect();
+        let slices: Vec<&[u8]> = shares.iter().map(|(_, share)| share.0.as_slice()).collect();
+        let mut share = KeyShare([0; 32]);
+        crate::codec::Rebuilder::new(threshold, &points, wanted)?.rebuild(&slices, &mut share.0)?;
+        Ok(share)
+    }
+
     /// What the manifest says of this share: a hash that tells nothing, because the share is 256
     /// uniform bits, and that no other share has.
-    pub fn commitment(&self, x: ShareIndex, attempt: AttemptId) -> [u8; 32] {
+    pub fn commitment(&self, deposit: &Deposit, x: ShareIndex) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key(COMMITMENT);
-        hasher.update(&attempt.0).update(&[x.x()]).update(&self.0);
+        hasher.update(&deposit.set.0).update(&deposit.epoch.to_le_bytes()).update(&[x.x()]).update(&self.0);
         *hasher.finalize().as_bytes()
     }
-}
 
-/// The keys of all tags of one attempt.
-pub struct AttemptKeys {
-    plain: Zeroizing<[u8; 32]>,
-    shares: Vec<Zeroizing<[u8; 32]>>,
-}
-
-impl AttemptKeys {
-    /// The tag of the plaintext of block `block`, counted from the beginning of the object.
-    pub fn plain_tag(&self, block: u64, plaintext: &[u8]) -> Tag {
-        tag(&self.plain, block, plaintext)
-    }
-
-    /// The tag of share `x` of block `block`.
-    pub fn share_tag(&self, x: ShareIndex, block: u64, share: &[u8]) -> Tag {
-        tag(&self.shares[x.place()], block, share)
-    }
-
-    /// Whether `expected` is the tag of this plaintext, in constant time.
-    pub fn plain_matches(&self, block: u64, plaintext: &[u8], expected: &Tag) -> bool {
-        self.plain_tag(block, plaintext).ct_eq(expected).into()
-    }
-
-    /// Whether `expected` is the tag of this share, in constant time.
-    pub fn share_matches(&self, x: ShareIndex, block: u64, share: &[u8], expected: &Tag) -> bool {
-        self.share_tag(x, block, share).ct_eq(expected).into()
+    /// Whether it is the share that was committed to, in constant time.
+    pub fn bears(&self, deposit: &Deposit, x: ShareIndex, commitment: &[u8; 32]) -> bool {
+        self.commitment(deposit, x).ct_eq(commitment).into()
     }
 }
 
-/// The block's number comes last so that the data stays aligned to the hash's own chunks.
-fn tag(key: &[u8; 32], block: u64, data: &[u8]) -> Tag {
-    let mut hasher = blake3::Hasher::new_keyed(key);
-    hasher.update(data).update(&block.to_le_bytes());
-    let mut tag = [0; TAG_LEN];
-    tag.copy_from_slice(&hasher.finalize().as_bytes()[..TAG_LEN]);
-    tag
+/// What follows the header of a key file: the share, and the commitments to all `n`.
+pub struct KeyFile {
+    /// This backend's share.
+    pub share: KeyShare,
+    /// For each share its commitment, as the manifest will have it.
+    pub commitments: Vec<[u8; 32]>,
+}
+
+impl KeyFile {
+    /// Bytes of it for `n` shares.
+    pub fn len(threshold: Threshold) -> usize {
+        32 * (1 + threshold.n())
+    }
+
+    /// Its bytes.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new([self.share.0.as_slice(), self.commitments.as_flattened()].concat())
+    }
+
+    /// Reads all of `bytes`; `None` if they have another length.
+    pub fn parse(threshold: Threshold, bytes: &[u8]) -> Option<KeyFile> {
+        let (parts, []) = bytes.as_chunks::<32>() else { return None };
+        let (share, commitments) = parts.split_first()?;
+        let commitments = (commitments.len() == threshold.n()).then(|| commitments.to_vec())?;
+        Some(KeyFile { share: KeyShare(*share), commitments })
+    }
 }
 
 macro_rules! hidden {
@@ -122,4 +155,4 @@ macro_rules! hidden {
     )*};
 }
 
-hidden!(MasterKey, KeyShare, AttemptKeys);
+hidden!(MasterKey, KeyShare, KeyFile);

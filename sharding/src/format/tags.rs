@@ -2,20 +2,18 @@
 
 use bytes::Bytes;
 
-use super::BLOCK;
-use crate::codec::{ShareIndex, Threshold};
+use super::{Scheme, TAG_LEN};
+use crate::codec::ShareIndex;
 
-const DIGEST: &str = "sekisho sharding v1 tag table";
+const DIGEST: &str = "sekisho sharding v2 tag table";
 
-/// Bytes of a tag.
-pub const TAG_LEN: usize = 16;
-/// A keyed hash of a block or of one of its shares.
+/// What authenticates a block or one of its shares.
 pub type Tag = [u8; TAG_LEN];
 
-/// For each block of an extent in order: the tag of its plaintext, then those of its `n` shares.
+/// For each block of an extent in order: the tag of the block, then those of its `n` shares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagTable {
-    threshold: Threshold,
+    scheme: Scheme,
     bytes: Bytes,
 }
 
@@ -36,29 +34,29 @@ pub enum TagTableError {
 }
 
 impl TagTable {
-    /// Bytes of the table of an extent of `len` plaintext bytes.
-    pub fn encoded_len(threshold: Threshold, len: u64) -> usize {
-        len.div_ceil(BLOCK) as usize * (threshold.n() + 1) * TAG_LEN
+    /// From tags in the order in which they lie: see [`TagTable`].
+    pub fn from_tags(scheme: Scheme, tags: &[Tag]) -> TagTable {
+        TagTable { scheme, bytes: Bytes::copy_from_slice(tags.as_flattened()) }
     }
 
-    /// From tags in the order in which they lie: see [`TagTable`].
-    pub fn from_tags(threshold: Threshold, tags: &[Tag]) -> TagTable {
-        TagTable { threshold, bytes: Bytes::copy_from_slice(tags.as_flattened()) }
+    /// Checks the length alone, for whoever has yet to learn the digest.
+    pub fn unpinned(scheme: Scheme, len: u64, bytes: &[u8]) -> Result<TagTable, TagTableError> {
+        let expected = scheme.table_len(len);
+        if bytes.len() != expected {
+            return Err(TagTableError::Length { expected, actual: bytes.len() });
+        }
+        Ok(TagTable { scheme, bytes: Bytes::copy_from_slice(bytes) })
     }
 
     /// Checks length and digest.
     pub fn parse(
-        threshold: Threshold,
+        scheme: Scheme,
         extent: u64,
         len: u64,
         bytes: &[u8],
         digest: &[u8; 32],
     ) -> Result<TagTable, TagTableError> {
-        let expected = Self::encoded_len(threshold, len);
-        if bytes.len() != expected {
-            return Err(TagTableError::Length { expected, actual: bytes.len() });
-        }
-        let table = TagTable { threshold, bytes: Bytes::copy_from_slice(bytes) };
+        let table = TagTable::unpinned(scheme, len, bytes)?;
         if table.digest(extent, len) == *digest { Ok(table) } else { Err(TagTableError::Digest) }
     }
 
@@ -70,12 +68,12 @@ impl TagTable {
     }
 
     /// As it lies on a backend.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// The tag of the plaintext of block `block`, counted within the extent.
-    pub fn plain(&self, block: usize) -> Option<&Tag> {
+    /// The tag of block `block`, counted within the extent.
+    pub fn block(&self, block: usize) -> Option<&Tag> {
         self.at(block, 0)
     }
 
@@ -85,7 +83,7 @@ impl TagTable {
     }
 
     fn at(&self, block: usize, column: usize) -> Option<&Tag> {
-        let row = self.threshold.n() + 1;
+        let row = self.scheme.threshold.n() + 1;
         self.bytes.as_chunks().0.get(block.checked_mul(row)?.checked_add(column)?)
     }
 }

@@ -44,6 +44,15 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// What a store said.
+    pub(super) fn of(error: &Error) -> Failure {
+        let kind = match error {
+            Error::NotFound { .. } => FaultKind::Missing,
+            _ => FaultKind::Unreachable,
+        };
+        Failure { kind, detail: brief(error) }
+    }
+
     pub(super) fn corrupt(detail: impl ToString) -> Failure {
         Failure { kind: FaultKind::Corrupt, detail: detail.to_string() }
     }
@@ -197,13 +206,7 @@ impl Pool {
         });
         let answer = match answer.await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(Failure {
-                kind: match error {
-                    Error::NotFound { .. } => FaultKind::Missing,
-                    _ => FaultKind::Unreachable,
-                },
-                detail: brief(&error),
-            }),
+            Ok(Err(error)) => Err(Failure::of(&error)),
             Err(_) => Err(Failure {
                 kind: FaultKind::Timeout,
                 detail: format!("within {:?}", self.options.read_timeout),

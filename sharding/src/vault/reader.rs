@@ -10,18 +10,19 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::pool::{Failure, Pool};
 use super::{Fault, Vault};
-use crate::codec::{Combiner, ShareIndex, Threshold};
+use crate::codec::ShareIndex;
 use crate::format::{
-    AttemptKeys, BLOCK, EXTENT, HEADER, Header, KeyShare, Kind, Manifest, MasterKey, Root, TagTable,
-    extent_len, extent_name, manifest_name,
+    BLOCK, BlockDecoder, Deposit, EXTENT, ExtentEntry, ExtentKeys, File, HEADER, Header, KeyFile, KeyShare,
+    Kind, Manifest, MasterKey, Root, Scheme, SetId, TagTable, extent_len,
 };
 
 /// The most bytes one read returns.
 pub const MAX_READ: usize = 64 << 20;
 /// Extents that one read works on at once.
 const EXTENTS_AT_ONCE: usize = 2;
-/// Tag tables that a reader remembers; one has 16·(n+1) bytes per block, 6 KiB for five shares.
-const TABLES: usize = 64;
+/// Extents whose tag tables and keys a reader remembers; a table has 16·(n+1) bytes per block, 6 KiB
+/// for five shares.
+const EXTENTS_KNOWN: usize = 64;
 
 /// Why a read returned nothing.
 #[derive(Debug, thiserror::Error)]
@@ -72,15 +73,15 @@ fn listed(faults: &[Fault]) -> String {
 
 /// An object whose manifest matched its root. Clones share what they learn.
 #[derive(Clone)]
-pub struct ObjectReader(Arc<Opened>);
+pub struct ObjectReader(Arc<Mutex<Arc<Opened>>>);
 
-struct Opened {
-    pool: Arc<Pool>,
-    manifest: Arc<Described>,
-    keys: AttemptKeys,
-    /// Which share each backend holds, once its header was checked.
-    shares: Mutex<Vec<Option<ShareIndex>>>,
-    tables: Mutex<VecDeque<(u64, Arc<TagTable>)>>,
+pub(super) struct Opened {
+    pub(super) pool: Arc<Pool>,
+    pub(super) described: Arc<Described>,
+    pub(super) master: MasterKey,
+    /// Which share each backend holds, once its key file was checked.
+    pub(super) shares: Mutex<Vec<Option<ShareIndex>>>,
+    extents: Mutex<VecDeque<Arc<Extent>>>,
 }
 
 /// A manifest, where it lies and how long it is.
@@ -88,6 +89,16 @@ pub(super) struct Described {
     pub(super) manifest: Manifest,
     pub(super) root: Root,
     pub(super) len: u64,
+}
+
+/// What it takes to read from an extent.
+pub(super) struct Extent {
+    pub(super) number: u64,
+    pub(super) entry: ExtentEntry,
+    /// Bytes of its plaintext.
+    pub(super) len: u64,
+    pub(super) keys: ExtentKeys,
+    pub(super) table: TagTable,
 }
 
 struct Share {
@@ -101,7 +112,7 @@ impl Vault {
     pub async fn open(&self, object: &ObjectId, root: &[u8; 32]) -> Result<ObjectReader, ReadError> {
         let pool = self.pool.clone();
         let described = Arc::new(find_manifest(&pool, object, Root(*root)).await?);
-        let threshold = described.manifest.deposit.threshold;
+        let threshold = described.deposit().scheme.threshold;
 
         let mut asking = pool.asking(pool.order(), {
             let (pool, described) = (pool.clone(), described.clone());
@@ -126,9 +137,9 @@ impl Vault {
         // Number and order of the shares were seen to above.
         let master = MasterKey::combine(threshold, &found)
             .map_err(|_| ReadError::Forged { object: object.clone(), block: 0 })?;
-        let keys = master.attempt_keys(&described.manifest.deposit);
-        let (shares, tables) = (Mutex::new(shares), Mutex::default());
-        Ok(ObjectReader(Arc::new(Opened { pool, manifest: described, keys, shares, tables })))
+        let (shares, extents) = (Mutex::new(shares), Mutex::default());
+        let opened = Opened { pool, described, master, shares, extents };
+        Ok(ObjectReader(Arc::new(Mutex::new(Arc::new(opened)))))
     }
 }
 
@@ -160,68 +171,132 @@ async fn fetch_manifest(
     object: &ObjectId,
     root: Root,
 ) -> Result<Described, Failure> {
-    let bytes =
-        pool.whole(remote, &manifest_name(object, &root), (HEADER + Manifest::MAX_LEN) as u64).await?;
+    let name = File::Manifest(root).name(object);
+    let bytes = pool.whole(remote, &name, (HEADER + Manifest::MAX_LEN) as u64).await?;
     check_manifest(&bytes, object, root)
 }
 
 /// The manifest behind its header, if it is the one that `root` names.
 pub(super) fn check_manifest(file: &[u8], object: &ObjectId, root: Root) -> Result<Described, Failure> {
     let bytes = file.get(HEADER..).ok_or_else(|| Failure::corrupt("the manifest is cut short"))?;
-    if Root::of(bytes) != root {
+    let manifest = Manifest::parse(bytes).map_err(Failure::corrupt)?;
+    if manifest.root() != root {
         return Err(Failure::corrupt("the manifest is not the one that the root names"));
     }
-    let manifest = Manifest::parse(bytes).map_err(Failure::corrupt)?;
     if manifest.deposit.object != *object {
         return Err(Failure::corrupt(format!("the root names {}", manifest.deposit.object)));
     }
     Ok(Described { manifest, root, len: bytes.len() as u64 })
 }
 
-/// The number and the key share of a backend, from the header of its manifest.
-async fn key_share(
+/// The number and the key share of a backend.
+pub(super) async fn key_share(
     pool: Arc<Pool>,
     described: Arc<Described>,
     remote: usize,
 ) -> Result<(ShareIndex, KeyShare), Fault> {
-    let object = &described.manifest.deposit.object;
-    let header = pool.range(remote, &manifest_name(object, &described.root), 0..HEADER as u64).await;
-    header
-        .and_then(|bytes| described.check_header(&bytes, Kind::Manifest { len: described.len }))
-        .map_err(|failure| pool.report(remote, object, None, failure))
+    let deposit = described.deposit();
+    let len = HEADER + KeyFile::len(deposit.scheme.threshold);
+    let name = File::Key(deposit.set, deposit.epoch).name(&deposit.object);
+    let file = pool.range(remote, &name, 0..len as u64).await;
+    file.and_then(|bytes| described.check_key(&bytes))
+        .map_err(|failure| pool.report(remote, &deposit.object, None, failure))
 }
 
 impl Described {
-    /// Everything in a header but two fields is known from the manifest, and of those the manifest
-    /// has a commitment.
-    pub(super) fn check_header(&self, bytes: &[u8], kind: Kind) -> Result<(ShareIndex, KeyShare), Failure> {
-        let Header { deposit, share, kind: said, key_share } =
-            Header::parse(bytes).map_err(Failure::corrupt)?;
-        if deposit != self.manifest.deposit || said != kind {
+    pub(super) fn deposit(&self) -> &Deposit {
+        &self.manifest.deposit
+    }
+
+    /// Which share a file is of. Everything else in its header is known.
+    pub(super) fn check_header(&self, bytes: &[u8], kind: Kind) -> Result<ShareIndex, Failure> {
+        let header = Header::parse(bytes).map_err(Failure::corrupt)?;
+        let mut expected = self.manifest.deposit.clone();
+        if matches!(kind, Kind::Extent { .. }) {
+            // An extent outlives an epoch that only shares the master key anew.
+            expected.epoch = header.deposit.epoch.min(expected.epoch);
+        }
+        if header.deposit != expected || header.kind != kind {
             return Err(Failure::corrupt("the header contradicts the manifest"));
         }
-        let commitment = key_share.commitment(share, deposit.attempt);
-        if self.manifest.commitments.get(share.place()) != Some(&commitment) {
-            return Err(Failure::corrupt("the key share is not the one that was deposited"));
+        Ok(header.share)
+    }
+
+    /// A key file's share, which must bear its commitment.
+    pub(super) fn check_key(&self, bytes: &[u8]) -> Result<(ShareIndex, KeyShare), Failure> {
+        let share = self.check_header(bytes, Kind::Key)?;
+        let Manifest { deposit, commitments, .. } = &self.manifest;
+        let file = bytes.get(HEADER..).and_then(|bytes| KeyFile::parse(deposit.scheme.threshold, bytes));
+        match (file, commitments.get(share.place())) {
+            (Some(file), Some(commitment))
+                if file.share.bears(deposit, share, commitment) && file.commitments == *commitments =>
+            {
+                Ok((share, file.share))
+            }
+            _ => Err(Failure::corrupt("the key share is not the one that was deposited")),
         }
-        Ok((share, key_share))
     }
 }
 
 impl ObjectReader {
     /// Plaintext bytes.
     pub fn size(&self) -> u64 {
-        self.0.manifest.manifest.size
+        self.opened().described.manifest.size
     }
 
     /// How the object is shared.
-    pub fn threshold(&self) -> Threshold {
-        self.0.manifest.manifest.deposit.threshold
+    pub fn scheme(&self) -> Scheme {
+        self.opened().described.deposit().scheme
+    }
+
+    /// How many times it has been shared.
+    pub fn epoch(&self) -> u64 {
+        self.opened().described.deposit().epoch
+    }
+
+    /// The share set that is read.
+    pub fn set(&self) -> SetId {
+        self.opened().described.deposit().set
+    }
+
+    /// The root that is read.
+    pub fn root(&self) -> Root {
+        self.opened().described.root
+    }
+
+    /// The public key that signed the root, if one did.
+    pub fn signer(&self) -> Option<[u8; 32]> {
+        self.opened().described.manifest.signature.map(|signature| signature.key)
+    }
+
+    /// Goes on reading under another root of the same object, as [`Vault::refresh`] makes it. Reads
+    /// that are under way end under the old one, or begin again if its shares are gone by then.
+    pub async fn advance(&self, vault: &Vault, root: &[u8; 32]) -> Result<(), ReadError> {
+        let next = vault.open(&self.opened().described.deposit().object, root).await?;
+        let next = next.opened();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
     }
 
     /// The bytes from `offset` on, `len` of them or as many as there are before the end.
     pub async fn read_at(&self, offset: u64, len: usize) -> Result<Zeroizing<Vec<u8>>, ReadError> {
-        let end = self.size().min(offset.saturating_add(len as u64));
+        loop {
+            let opened = self.opened();
+            match opened.read_at(offset, len).await {
+                Err(_) if !Arc::ptr_eq(&opened, &self.opened()) => {}
+                result => return result,
+            }
+        }
+    }
+
+    pub(super) fn opened(&self) -> Arc<Opened> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Opened {
+    async fn read_at(&self, offset: u64, len: usize) -> Result<Zeroizing<Vec<u8>>, ReadError> {
+        let end = self.described.manifest.size.min(offset.saturating_add(len as u64));
         if end <= offset {
             return Ok(Zeroizing::default());
         }
@@ -233,7 +308,7 @@ impl ObjectReader {
         let mut parts = stream::iter(offset / EXTENT..=(end - 1) / EXTENT)
             .map(|extent| {
                 let begin = extent * EXTENT;
-                self.0.part(extent, offset.max(begin) - begin, end.min(begin + EXTENT) - begin)
+                self.part(extent, offset.max(begin) - begin, end.min(begin + EXTENT) - begin)
             })
             .buffered(EXTENTS_AT_ONCE);
         while let Some((skip, part)) = parts.try_next().await? {
@@ -243,62 +318,51 @@ impl ObjectReader {
         Ok(out)
     }
 
-    pub(super) fn described(&self) -> &Arc<Described> {
-        &self.0.manifest
-    }
-
-    pub(super) fn keys(&self) -> &AttemptKeys {
-        &self.0.keys
-    }
-}
-
-impl Opened {
     /// The blocks of an extent that bytes `from..to` of it touch, and how many bytes precede `from`.
     async fn part(&self, extent: u64, from: u64, to: u64) -> Result<(usize, Zeroizing<Vec<u8>>), ReadError> {
-        let len = extent_len(self.manifest.manifest.size, extent);
+        let extent = self.extent(extent).await?;
         let begin = from / BLOCK * BLOCK;
-        let end = to.next_multiple_of(BLOCK).min(len);
-        let table = self.table(extent, len).await?;
-        let blocks = self.blocks(extent, begin, end, &table).await?;
+        let end = to.next_multiple_of(BLOCK).min(extent.len);
+        let blocks = self.blocks(&extent, begin, end).await?;
         Ok(((from - begin) as usize, blocks))
     }
 
-    /// The tag table of an extent, from memory or from any backend.
-    async fn table(&self, extent: u64, len: u64) -> Result<Arc<TagTable>, ReadError> {
-        let known = |tables: &VecDeque<(u64, Arc<TagTable>)>| {
-            tables.iter().find(|(of, _)| *of == extent).map(|(_, table)| table.clone())
-        };
-        if let Some(table) = known(&self.tables.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return Ok(table);
+    /// The tag table and the keys of an extent, from memory or with the help of any backend.
+    pub(super) async fn extent(&self, number: u64) -> Result<Arc<Extent>, ReadError> {
+        let known =
+            |extents: &VecDeque<Arc<Extent>>| extents.iter().find(|extent| extent.number == number).cloned();
+        if let Some(extent) = known(&self.extents.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(extent);
         }
-        let deposit = &self.manifest.manifest.deposit;
+        let deposit = self.described.deposit();
         let mut asking = self.pool.asking(self.pool.order(), {
-            let (pool, described) = (self.pool.clone(), self.manifest.clone());
+            let (pool, described) = (self.pool.clone(), self.described.clone());
             move |remote| {
                 let (pool, described) = (pool.clone(), described.clone());
                 async move {
-                    let object = &described.manifest.deposit.object;
-                    let table = fetch_table(&pool, remote, &described, extent, len).await;
-                    let block = Some(extent * (EXTENT / BLOCK));
-                    table.map_err(|failure| pool.report(remote, object, block, failure))
+                    let table = fetch_table(&pool, remote, &described, number).await;
+                    let block = Some(number * (EXTENT / BLOCK));
+                    table.map_err(|failure| pool.report(remote, &described.deposit().object, block, failure))
                 }
             }
         });
         let mut faults = Vec::new();
         loop {
             match asking.next(1).await {
-                Some(Ok((_, table))) => {
-                    let table = Arc::new(table);
-                    let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-                    if known(&tables).is_none() {
-                        tables.push_front((extent, table.clone()));
-                        tables.truncate(TABLES);
+                Some(Ok((_, (entry, table)))) => {
+                    let keys = ExtentKeys::derive(&self.master, deposit, number, entry.attempt);
+                    let len = extent_len(self.described.manifest.size, number);
+                    let extent = Arc::new(Extent { number, entry, len, keys, table });
+                    let mut extents = self.extents.lock().unwrap_or_else(PoisonError::into_inner);
+                    if known(&extents).is_none() {
+                        extents.push_front(extent.clone());
+                        extents.truncate(EXTENTS_KNOWN);
                     }
-                    return Ok(table);
+                    return Ok(extent);
                 }
                 Some(Err(fault)) => faults.push(fault),
                 None => {
-                    let (object, needed) = (deposit.object.clone(), deposit.threshold.k());
+                    let (object, needed) = (deposit.object.clone(), deposit.scheme.threshold.k());
                     return Err(ReadError::TooFew { object, needed, good: 0, faults });
                 }
             }
@@ -306,31 +370,26 @@ impl Opened {
     }
 
     /// Plaintext bytes `begin..end` of an extent, which are whole blocks.
-    async fn blocks(
-        &self,
-        extent: u64,
-        begin: u64,
-        end: u64,
-        table: &TagTable,
-    ) -> Result<Zeroizing<Vec<u8>>, ReadError> {
-        let deposit = &self.manifest.manifest.deposit;
-        let (object, threshold) = (&deposit.object, deposit.threshold);
-        let name = extent_name(object, deposit.attempt, extent);
-        let first_block = extent * (EXTENT / BLOCK) + begin / BLOCK;
+    async fn blocks(&self, extent: &Extent, begin: u64, end: u64) -> Result<Zeroizing<Vec<u8>>, ReadError> {
+        let deposit = self.described.deposit();
+        let (object, threshold) = (&deposit.object, deposit.scheme.threshold);
+        let name = File::Extent(deposit.set, extent.number, extent.entry.attempt).name(object);
+        let first_block = extent.number * (EXTENT / BLOCK) + begin / BLOCK;
+        let wanted = Wanted { extent, first_block, len: (end - begin) as usize, scheme: deposit.scheme };
+        let range = deposit.scheme.shares_at(begin..end);
         let known = self.shares.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut asking = self.pool.asking(self.pool.order(), {
-            let (pool, described) = (self.pool.clone(), self.manifest.clone());
+            let (pool, described) = (self.pool.clone(), self.described.clone());
             move |remote| {
-                let (pool, described, name, x) =
-                    (pool.clone(), described.clone(), name.clone(), known[remote]);
+                let (pool, described, name, x, range) =
+                    (pool.clone(), described.clone(), name.clone(), known[remote], range.clone());
                 async move {
                     let x = match x {
                         Some(x) => x,
                         None => key_share(pool.clone(), described.clone(), remote).await?.0,
                     };
-                    let range = HEADER as u64 + begin..HEADER as u64 + end;
                     let bytes = pool.range(remote, &name, range).await.map_err(|failure| {
-                        pool.report(remote, &described.manifest.deposit.object, Some(first_block), failure)
+                        pool.report(remote, &described.deposit().object, Some(first_block), failure)
                     })?;
                     Ok(Share { remote, x, bytes })
                 }
@@ -354,7 +413,7 @@ impl Opened {
                     }
                 }
             }
-            let bad = match self.rebuild(&shares, first_block, table) {
+            let bad = match wanted.rebuild(&shares) {
                 Ok(plaintext) => {
                     shares.into_iter().for_each(wipe);
                     return Ok(plaintext);
@@ -363,7 +422,7 @@ impl Opened {
             };
             // Something is wrong from block `bad` on: whoever's share lacks its tag lied.
             let before = shares.len();
-            shares.retain(|share| match self.first_lie(share, first_block, table) {
+            shares.retain(|share| match wanted.first_lie(share) {
                 Some(block) => {
                     let failure = Failure::corrupt(format!("share {}", share.x));
                     faults.push(self.pool.report(share.remote, object, Some(block), failure));
@@ -376,24 +435,35 @@ impl Opened {
             }
         }
     }
+}
 
+/// Some blocks of an extent that were asked for.
+struct Wanted<'a> {
+    extent: &'a Extent,
+    first_block: u64,
+    /// Bytes of their plaintext.
+    len: usize,
+    scheme: Scheme,
+}
+
+impl Wanted<'_> {
     /// The plaintext that `k` shares make, or the first block that does not bear its tag.
-    fn rebuild(
-        &self,
-        shares: &[Share],
-        first_block: u64,
-        table: &TagTable,
-    ) -> Result<Zeroizing<Vec<u8>>, u64> {
-        let threshold = self.manifest.manifest.deposit.threshold;
+    fn rebuild(&self, shares: &[Share]) -> Result<Zeroizing<Vec<u8>>, u64> {
         let points: Vec<ShareIndex> = shares.iter().map(|share| share.x).collect();
-        let slices: Vec<&[u8]> = shares.iter().map(|share| share.bytes.as_ref()).collect();
-        let mut plaintext = Zeroizing::new(vec![0; slices.first().map_or(0, |share| share.len())]);
-        Combiner::new(threshold, &points)
-            .and_then(|combiner| combiner.combine(&slices, &mut plaintext))
-            .map_err(|_| first_block)?;
-        for (block, bytes) in (first_block..).zip(plaintext.chunks(BLOCK as usize)) {
-            let tag = table.plain((block % (EXTENT / BLOCK)) as usize);
-            if !tag.is_some_and(|tag| self.keys.plain_matches(block, bytes, tag)) {
+        let mut rests: Vec<&[u8]> = shares.iter().map(|share| share.bytes.as_ref()).collect();
+        let decoder = BlockDecoder::new(self.scheme, &points).map_err(|_| self.first_block)?;
+        let mut plaintext = Zeroizing::new(vec![0; self.len]);
+        // Block by block, so that what was rebuilt is still in the cache when it is checked.
+        for (block, bytes) in (self.first_block..).zip(plaintext.chunks_mut(BLOCK as usize)) {
+            let len = self.scheme.share_len(bytes.len());
+            let tag = self.extent.table.block((block % (EXTENT / BLOCK)) as usize).ok_or(block)?;
+            let mut here = Vec::with_capacity(rests.len());
+            for rest in &mut rests {
+                let (share, others) = rest.split_at_checked(len).ok_or(block)?;
+                here.push(share);
+                *rest = others;
+            }
+            if !decoder.decode(&self.extent.keys, block, &here, tag, bytes).unwrap_or(false) {
                 return Err(block);
             }
         }
@@ -401,10 +471,11 @@ impl Opened {
     }
 
     /// The first block of a share that does not bear its tag.
-    fn first_lie(&self, share: &Share, first_block: u64, table: &TagTable) -> Option<u64> {
-        (first_block..).zip(share.bytes.chunks(BLOCK as usize)).find_map(|(block, bytes)| {
-            let tag = table.share((block % (EXTENT / BLOCK)) as usize, share.x);
-            let honest = tag.is_some_and(|tag| self.keys.share_matches(share.x, block, bytes, tag));
+    fn first_lie(&self, share: &Share) -> Option<u64> {
+        let len = self.scheme.share_len(BLOCK as usize);
+        (self.first_block..).zip(share.bytes.chunks(len)).find_map(|(block, bytes)| {
+            let tag = self.extent.table.share((block % (EXTENT / BLOCK)) as usize, share.x);
+            let honest = tag.is_some_and(|tag| self.extent.keys.share_matches(share.x, block, bytes, tag));
             (!honest).then_some(block)
         })
     }
@@ -414,16 +485,15 @@ async fn fetch_table(
     pool: &Pool,
     remote: usize,
     described: &Described,
-    extent: u64,
-    len: u64,
-) -> Result<TagTable, Failure> {
-    let Manifest { deposit, extents, .. } = &described.manifest;
-    let begin = HEADER as u64 + len;
-    let end = begin + TagTable::encoded_len(deposit.threshold, len) as u64;
-    let bytes =
-        pool.range(remote, &extent_name(&deposit.object, deposit.attempt, extent), begin..end).await?;
-    let digest = extents.get(extent as usize).ok_or_else(|| Failure::corrupt("no such extent"))?;
-    TagTable::parse(deposit.threshold, extent, len, &bytes, digest).map_err(Failure::corrupt)
+    number: u64,
+) -> Result<(ExtentEntry, TagTable), Failure> {
+    let Manifest { deposit, extents, size, .. } = &described.manifest;
+    let entry = extents.get(number as usize).ok_or_else(|| Failure::corrupt("no such extent"))?;
+    let len = extent_len(*size, number);
+    let name = File::Extent(deposit.set, number, entry.attempt).name(&deposit.object);
+    let bytes = pool.range(remote, &name, deposit.scheme.table_at(len)).await?;
+    let table = TagTable::parse(deposit.scheme, number, len, &bytes, &entry.digest);
+    Ok((*entry, table.map_err(Failure::corrupt)?))
 }
 
 /// Shares together are the plaintext: none outlives its use, where the buffer is ours alone.

@@ -2,24 +2,23 @@
 //! a root.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use futures::future::join_all;
 use model::{BackendId, ObjectId};
 use object_store::ObjectStore;
 use object_store::path::Path;
 
+use super::examine::{self, Seen};
 use super::pool::{Failure, Pool};
-use super::reader::{Described, ObjectReader, ReadError, check_manifest};
+use super::reader::{Opened, ReadError};
 use super::{Fault, FaultKind, Vault};
-use crate::codec::{ShareIndex, Threshold};
-use crate::format::{
-    BLOCK, EXTENT, HEADER, Kind, Manifest, Root, TagTable, extent_count, extent_len, extent_name,
-    manifest_name,
-};
+use crate::codec::ShareIndex;
+use crate::format::{BLOCK, EXTENT, File, Root, Scheme, extent_count, extent_len};
 
 /// Faults of one backend that are kept word for word; more are counted.
 const FAULTS_KEPT: usize = 16;
+/// What a backend holds has the number of another share than its key file.
+const ANOTHERS: &str = "it is another backend's share";
 /// After so many time-outs in a row a backend is not asked again.
 const PATIENCE: u32 = 3;
 
@@ -29,10 +28,10 @@ pub struct Verification {
     /// Plaintext bytes.
     pub size: u64,
     /// How the object is shared.
-    pub threshold: Threshold,
+    pub scheme: Scheme,
     /// How many extents there are.
     pub extents: u64,
-    /// The fewest different shares that any part of the object has left.
+    /// The fewest different shares that any block of the object, or its key, has left.
     pub weakest: usize,
     /// What each backend holds.
     pub backends: Vec<BackendState>,
@@ -45,7 +44,7 @@ pub struct BackendState {
     pub backend: BackendId,
     /// Who runs it.
     pub institution: String,
-    /// Its share, if its manifest is whole.
+    /// Its share, if its key file is whole.
     pub share: Option<ShareIndex>,
     /// How many extents are as they were deposited.
     pub good: u64,
@@ -59,12 +58,12 @@ pub struct BackendState {
 impl Verification {
     /// Whether the object can be read whole.
     pub fn readable(&self) -> bool {
-        self.weakest >= self.threshold.k()
+        self.weakest >= self.scheme.threshold.k()
     }
 
     /// Whether all `n` shares are there and whole.
     pub fn whole(&self) -> bool {
-        self.weakest == self.threshold.n() && self.backends.iter().all(|backend| backend.faults == 0)
+        self.weakest == self.scheme.threshold.n() && self.backends.iter().all(|backend| backend.faults == 0)
     }
 }
 
@@ -87,60 +86,41 @@ impl Vault {
         root: &[u8; 32],
         progress: impl Fn(u64) + Send,
     ) -> Result<Verification, ReadError> {
-        let reader = self.open(object, root).await?;
-        let (pool, size, threshold) = (&self.pool, reader.size(), reader.threshold());
-        let mut backends: Vec<BackendState> = join_all((0..pool.remotes.len()).map(|remote| {
-            let described = reader.described().clone();
-            async move {
-                let backend = &pool.remotes[remote].backend;
-                let mut state = BackendState {
-                    backend: backend.id.clone(),
-                    institution: backend.institution.clone(),
-                    share: None,
-                    good: 0,
-                    faults: 0,
-                    first: Vec::new(),
-                    silent: 0,
-                };
-                match manifest(pool, remote, &described).await {
-                    Ok(share) => state.share = Some(share),
-                    Err(failure) => state.blame(pool.report(remote, object, None, failure)),
-                }
-                state
-            }
-        }))
-        .await;
+        let opened = self.open(object, root).await?.opened();
+        let (described, size) = (&opened.described, opened.described.manifest.size);
+        let scheme = described.deposit().scheme;
+        let mut backends =
+            join_all((0..self.pool.remotes.len()).map(|remote| BackendState::of(&opened, remote))).await;
 
-        let distinct = |shares: &mut dyn Iterator<Item = ShareIndex>| {
-            let mut shares: Vec<ShareIndex> = shares.collect();
-            shares.sort_unstable();
-            shares.dedup();
-            shares.len()
-        };
-        let mut weakest = distinct(&mut backends.iter().filter_map(|state| state.share));
+        let mut weakest = distinct(backends.iter().filter_map(|state| state.share));
         for number in 0..extent_count(size) {
-            let checks = backends.iter().enumerate().map(|(remote, state)| {
-                let (reader, given_up) = (&reader, state.silent >= PATIENCE);
-                async move { if given_up { None } else { Some(extent(pool, remote, reader, number).await) } }
-            });
-            let checks = join_all(checks).await;
-            let mut good = Vec::new();
-            for (remote, (state, check)) in backends.iter_mut().zip(checks).enumerate() {
-                match check {
-                    Some(Ok(share)) => {
+            let extent = opened.extent(number).await?;
+            let patient: Vec<bool> = backends.iter().map(|state| state.silent < PATIENCE).collect();
+            let seen = examine::extent(&opened, &extent, |remote| patient[remote]).await;
+            weakest = weakest.min(weakest_block(&seen, extent.len));
+            for (remote, (state, seen)) in backends.iter_mut().zip(seen).enumerate() {
+                match seen {
+                    Some(Ok(Seen { failure: None, x, .. })) if state.share.is_none_or(|known| known == x) => {
                         (state.good, state.silent) = (state.good + 1, 0);
-                        good.push(share);
                     }
-                    Some(Err((block, failure))) => {
-                        state.blame(pool.report(remote, object, Some(block), failure));
+                    Some(Ok(Seen { failure: None, .. })) => {
+                        let block = Some(number * (EXTENT / BLOCK));
+                        state.blame(self.pool.report(remote, object, block, Failure::corrupt(ANOTHERS)));
+                    }
+                    Some(Ok(Seen { failure: Some((at, failure)), .. })) => {
+                        let block = number * (EXTENT / BLOCK) + at;
+                        state.blame(self.pool.report(remote, object, Some(block), failure));
+                    }
+                    Some(Err(failure)) => {
+                        let block = number * (EXTENT / BLOCK);
+                        state.blame(self.pool.report(remote, object, Some(block), failure));
                     }
                     None => state.faults += 1,
                 }
             }
-            weakest = weakest.min(distinct(&mut good.into_iter()));
             progress((number + 1) * EXTENT - (EXTENT - extent_len(size, number)));
         }
-        Ok(Verification { size, threshold, extents: extent_count(size), weakest, backends })
+        Ok(Verification { size, scheme, extents: extent_count(size), weakest, backends })
     }
 
     /// The manifests that the backends list, of one object or of all: for recovery without a
@@ -156,6 +136,31 @@ impl Vault {
 }
 
 impl BackendState {
+    async fn of(opened: &Opened, remote: usize) -> BackendState {
+        let (pool, described) = (&opened.pool, &opened.described);
+        let backend = &pool.remotes[remote].backend;
+        let mut state = BackendState {
+            backend: backend.id.clone(),
+            institution: backend.institution.clone(),
+            share: None,
+            good: 0,
+            faults: 0,
+            first: Vec::new(),
+            silent: 0,
+        };
+        let object = &described.deposit().object;
+        match examine::key(pool, described, remote).await {
+            Ok(share) => state.share = Some(share),
+            Err(failure) => state.blame(pool.report(remote, object, None, failure)),
+        }
+        match examine::manifest(pool, described, remote).await {
+            Ok(share) if state.share.is_none_or(|known| known == share) => {}
+            Ok(_) => state.blame(pool.report(remote, object, None, Failure::corrupt(ANOTHERS))),
+            Err(failure) => state.blame(pool.report(remote, object, None, failure)),
+        }
+        state
+    }
+
     fn blame(&mut self, fault: Fault) {
         self.silent = if fault.kind == FaultKind::Timeout { self.silent + 1 } else { 0 };
         self.faults += 1;
@@ -165,50 +170,21 @@ impl BackendState {
     }
 }
 
-async fn manifest(pool: &Pool, remote: usize, described: &Described) -> Result<ShareIndex, Failure> {
-    let object = &described.manifest.deposit.object;
-    let name = manifest_name(object, &described.root);
-    let file = pool.whole(remote, &name, (HEADER + Manifest::MAX_LEN) as u64).await?;
-    check_manifest(&file, object, described.root)?;
-    Ok(described.check_header(&file, Kind::Manifest { len: described.len })?.0)
+/// The fewest different good shares that any block of an extent of `len` bytes has.
+pub(super) fn weakest_block(seen: &[Option<Result<Seen, Failure>>], len: u64) -> usize {
+    let blocks = len.div_ceil(BLOCK) as usize;
+    let good = |block: usize| {
+        let seen = seen.iter().flatten().flatten();
+        distinct(seen.filter(|seen| seen.bad.get(block) == Some(&false)).map(|seen| seen.x))
+    };
+    (0..blocks).map(good).min().unwrap_or(0)
 }
 
-/// Which share of an extent a backend holds, or from which block on it does not.
-async fn extent(
-    pool: &Arc<Pool>,
-    remote: usize,
-    reader: &ObjectReader,
-    number: u64,
-) -> Result<ShareIndex, (u64, Failure)> {
-    let first = number * (EXTENT / BLOCK);
-    let Described { manifest: Manifest { deposit, size, extents, .. }, .. } = &**reader.described();
-    let len = extent_len(*size, number);
-    let whole = HEADER as u64 + len + TagTable::encoded_len(deposit.threshold, len) as u64;
-    let check = async {
-        let name = extent_name(&deposit.object, deposit.attempt, number);
-        let file = pool.whole(remote, &name, whole).await?;
-        if (file.len() as u64) < whole {
-            let detail = format!("{} of {whole} bytes", file.len());
-            return Err(Failure { kind: FaultKind::Short, detail });
-        }
-        let kind = Kind::Extent { extent: number, len };
-        let (share, _) = reader.described().check_header(&file, kind)?;
-        let (data, table) = file[HEADER..].split_at(len as usize);
-        let digest = extents.get(number as usize).ok_or_else(|| Failure::corrupt("no such extent"))?;
-        let table =
-            TagTable::parse(deposit.threshold, number, len, table, digest).map_err(Failure::corrupt)?;
-        Ok((share, file.slice(HEADER..HEADER + data.len()), table))
-    };
-    let (share, data, table) = check.await.map_err(|failure| (first, failure))?;
-    for (at, block) in data.chunks(BLOCK as usize).enumerate() {
-        let number = first + at as u64;
-        let honest =
-            table.share(at, share).is_some_and(|tag| reader.keys().share_matches(share, number, block, tag));
-        if !honest {
-            return Err((number, Failure::corrupt(format!("share {share}"))));
-        }
-    }
-    Ok(share)
+fn distinct(shares: impl Iterator<Item = ShareIndex>) -> usize {
+    let mut shares: Vec<ShareIndex> = shares.collect();
+    shares.sort_unstable();
+    shares.dedup();
+    shares.len()
 }
 
 /// The manifests that one backend lists; nothing if it does not answer.
@@ -231,7 +207,10 @@ async fn list(
         let folder = Path::from(object.name());
         let files =
             pool.timed(remote, |store| async move { store.list_with_delimiter(Some(&folder)).await }).await?;
-        let root = |file: &Path| file.filename()?.strip_suffix(".manifest")?.parse::<Root>().ok();
+        let root = |file: &Path| match File::parse(file.filename()?)? {
+            File::Manifest(root) => Some(root),
+            File::Extent(..) | File::Key(..) => None,
+        };
         found.extend(files.objects.iter().filter_map(|meta| Some((object.clone(), root(&meta.location)?))));
     }
     Ok(found)

@@ -125,9 +125,9 @@ fn verify_tells_whole_from_damaged_from_lost() {
     assert_eq!(verify(), Some(0));
     let extent = |share: usize| {
         let object = PathBuf::from(&folders[share - 1]).join("genome");
-        let attempt =
-            fs::read_dir(object).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir());
-        attempt.unwrap().join("00000001")
+        let set = fs::read_dir(object).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir());
+        let mut files = fs::read_dir(set.unwrap()).unwrap().map(|entry| entry.unwrap().path());
+        files.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("00000001.")).unwrap()
     };
     let mut bytes = fs::read(extent(2)).unwrap();
     bytes[9000] ^= 1;

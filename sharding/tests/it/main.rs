@@ -2,6 +2,7 @@
 
 mod cli;
 mod faults;
+mod lifecycle;
 mod ranges;
 mod secrecy;
 mod support;

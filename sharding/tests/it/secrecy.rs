@@ -22,7 +22,7 @@ async fn shares_of_the_most_regular_plaintext_look_random_alone_and_in_pairs() {
     world.deposit(&vec![b'A'; EXTENT]).await;
     let mut shares = Vec::new();
     for store in &world.stores {
-        let name = store.names().await.into_iter().find(|name| name.as_ref().ends_with("00000000")).unwrap();
+        let name = store.names().await.into_iter().find(|name| name.as_ref().contains("/00000000.")).unwrap();
         shares.push(store.content(&name).await[4096..4096 + EXTENT].to_vec());
     }
     for (at, share) in shares.iter().enumerate() {
@@ -39,7 +39,7 @@ async fn shares_of_the_most_regular_plaintext_look_random_alone_and_in_pairs() {
 async fn equal_blocks_have_unequal_tags() {
     let world = World::new(2, 3);
     world.deposit(&vec![0; 2 * BLOCK]).await;
-    let name = world.stores[0].names().await.into_iter().find(|n| n.as_ref().ends_with("00000000")).unwrap();
+    let name = world.stores[0].names().await.into_iter().find(|n| n.as_ref().contains("/00000000.")).unwrap();
     let file = world.stores[0].content(&name).await;
     let tags: Vec<&[u8]> = file[4096 + 2 * BLOCK..].chunks(16).collect();
     assert_eq!(tags.len(), 8);

@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use model::{BackendId, ObjectId, SeededEntropy};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -37,14 +38,22 @@ impl Moody {
     }
 
     async fn comply(&self, path: &Path) -> Result<()> {
-        let mood = *self.mood.lock().unwrap();
+        match self.refusal(path) {
+            Some(refusal) => refusal.await,
+            None => Ok(()),
+        }
+    }
+
+    /// What comes instead of an answer, if none is to be given.
+    fn refusal(&self, path: &Path) -> Option<BoxFuture<'static, Result<()>>> {
+        let (mood, path) = (*self.mood.lock().unwrap(), path.to_string());
         match mood {
-            Mood::Fine => Ok(()),
-            Mood::Hangs => std::future::pending().await,
+            Mood::Fine => None,
+            Mood::Hangs => Some(std::future::pending().boxed()),
             Mood::Refuses => {
-                Err(Error::PermissionDenied { path: path.to_string(), source: "refused".into() })
+                Some(async { Err(Error::PermissionDenied { path, source: "refused".into() }) }.boxed())
             }
-            Mood::Vanished => Err(Error::NotFound { path: path.to_string(), source: "gone".into() }),
+            Mood::Vanished => Some(async { Err(Error::NotFound { path, source: "gone".into() }) }.boxed()),
         }
     }
 
@@ -55,6 +64,25 @@ impl Moody {
 
     pub async fn content(&self, path: &Path) -> Vec<u8> {
         self.inner.get(path).await.unwrap().bytes().await.unwrap().to_vec()
+    }
+
+    /// Loses everything.
+    pub async fn wipe(&self) {
+        self.remove_all(|_| true).await;
+    }
+
+    /// Loses every file that `which` picks.
+    pub async fn remove_all(&self, which: impl Fn(&str) -> bool) {
+        for path in self.names().await {
+            if which(path.as_ref()) {
+                self.inner.delete(&path).await.unwrap();
+            }
+        }
+    }
+
+    /// Writes a file behind the vault's back.
+    pub async fn put_back(&self, name: &str, bytes: &[u8]) {
+        self.inner.put(&Path::from(name), bytes.to_vec().into()).await.unwrap();
     }
 
     /// Changes every file that `which` picks.
@@ -98,11 +126,22 @@ impl ObjectStore for Moody {
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(paths)
+        match self.refusal(&Path::default()) {
+            Some(refusal) => {
+                futures::stream::once(async move { refusal.await.map(|()| Path::default()) }).boxed()
+            }
+            None => self.inner.delete_stream(paths),
+        }
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        let listed = self.inner.list(prefix);
+        match self.refusal(&Path::default()) {
+            Some(refusal) => {
+                futures::stream::once(refusal).filter_map(async |refusal| refusal.err().map(Err)).boxed()
+            }
+            None => listed,
+        }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

@@ -1,6 +1,9 @@
 //! One bit of anything changed: never other bytes than were deposited.
 
+use std::sync::Arc;
+
 use crate::support::{BLOCK, World, content};
+use sharding::format::Mode;
 use sharding::vault::{FaultKind, ReadError};
 
 /// Every field of a header: its name and where it begins.
@@ -10,54 +13,66 @@ const HEADER: [(&str, usize); 21] = [
     ("kind", 9),
     ("mode", 10),
     ("field", 11),
-    ("tag algorithm", 12),
+    ("tag algorithms", 12),
     ("key derivation", 13),
-    ("random stream", 14),
-    ("k", 15),
-    ("n", 16),
-    ("x", 17),
-    ("reserved", 18),
+    ("k", 14),
+    ("n", 15),
+    ("x", 16),
+    ("reserved", 17),
     ("epoch", 24),
     ("block size", 32),
     ("extent size", 40),
     ("index", 48),
     ("length", 56),
-    ("attempt", 64),
-    ("object", 81),
-    ("key share", 152),
+    ("set", 64),
+    ("attempt", 80),
+    ("object length", 96),
+    ("object", 97),
     ("padding", 3000),
 ];
 
-/// Every field of a manifest.
-const MANIFEST: [(&str, usize); 19] = [
+/// Every field of a manifest for two shares and one extent.
+const MANIFEST: [(&str, usize); 21] = [
     ("magic", 0),
     ("version", 8),
     ("mode", 9),
     ("field", 10),
-    ("tag algorithm", 11),
+    ("tag algorithms", 11),
     ("key derivation", 12),
-    ("random stream", 13),
-    ("k", 14),
-    ("n", 15),
+    ("k", 13),
+    ("n", 14),
+    ("reserved", 15),
     ("epoch", 16),
     ("block size", 24),
     ("extent size", 32),
     ("size", 40),
     ("extents", 48),
-    ("attempt", 56),
+    ("set", 56),
     ("object length", 72),
     ("object", 73),
-    ("commitment", 144),
-    ("extent digest", 144 + 2 * 32),
+    ("signer", 144),
+    ("commitment", 176),
+    ("attempt", 176 + 3 * 32),
+    ("extent digest", 176 + 3 * 32 + 16),
 ];
+
+const MODES: [Mode; 2] = [Mode::Shamir, Mode::Compact];
 
 fn is_manifest(name: &str) -> bool {
     name.ends_with(".manifest")
 }
 
+fn is_key(name: &str) -> bool {
+    name.ends_with(".key")
+}
+
+fn is_extent(name: &str) -> bool {
+    !is_manifest(name) && !is_key(name)
+}
+
 /// Changes one backend of two, both of which are needed, and tells how reading fails.
-async fn verdict(which: impl Fn(&str) -> bool, how: impl Fn(&mut Vec<u8>)) -> ReadError {
-    let world = World::new(2, 2);
+async fn verdict(mode: Mode, which: impl Fn(&str) -> bool, how: impl Fn(&mut Vec<u8>)) -> ReadError {
+    let world = World::with(2, 2, |options| options.mode = mode);
     let root = world.deposit(&content(2 * BLOCK)).await.root;
     world.stores[1].tamper(which, how).await;
     let error = world.read_all(&root).await.expect_err("a changed backend was believed");
@@ -67,25 +82,52 @@ async fn verdict(which: impl Fn(&str) -> bool, how: impl Fn(&mut Vec<u8>)) -> Re
 
 /// The same, seals made good again: what somebody would do who means it.
 fn reseal(file: &mut [u8]) {
-    let sum = blake3::derive_key("sekisho sharding v1 header checksum", &file[..4064]);
+    let sum = blake3::derive_key("sekisho sharding v2 header checksum", &file[..4064]);
     file[4064..4096].copy_from_slice(&sum);
 }
 
 #[tokio::test]
-async fn every_field_of_a_manifests_header() {
-    for (field, at) in HEADER {
-        for honest_checksum in [false, true] {
-            let error = verdict(is_manifest, |file| {
-                file[at] ^= 1;
-                if honest_checksum {
+async fn every_field_of_a_key_file() {
+    for mode in MODES {
+        for (field, at) in HEADER.into_iter().chain([("key share", 4096), ("commitment", 4096 + 32)]) {
+            for honest_checksum in [false, true] {
+                let error = verdict(mode, is_key, |file| {
+                    file[at] ^= 1;
+                    if honest_checksum {
+                        reseal(file);
+                    }
+                });
+                let error = error.await;
+                assert!(matches!(error, ReadError::TooFew { needed: 2, good: 1, .. }), "{field}: {error:?}");
+            }
+        }
+        verdict(mode, is_key, |file| file[4095] ^= 1).await;
+    }
+}
+
+/// Reading needs no other header; a check of everything sees each field, and repair mends it.
+#[tokio::test]
+async fn every_field_of_the_headers_of_extents_and_manifests() {
+    for (which, prefix) in [(is_extent as fn(&str) -> bool, 0), (is_manifest, 1)] {
+        for (field, at) in HEADER {
+            let world = World::new(2, 3);
+            let root = world.deposit(&content(2 * BLOCK)).await.root;
+            world.stores[1]
+                .tamper(which, |file| {
+                    file[at] ^= 1;
                     reseal(file);
-                }
-            });
-            let error = error.await;
-            assert!(matches!(error, ReadError::TooFew { needed: 2, good: 1, .. }), "{field}: {error:?}");
+                })
+                .await;
+            let found = world.vault.verify(&world.object, &root, |_| {}).await.unwrap();
+            // What an extent says of its epoch may be older.
+            if (field, prefix) != ("epoch", 0) {
+                assert_eq!((found.whole(), found.backends[1].faults), (false, 1), "{field}");
+                assert_eq!(found.backends[1].first[0].kind, FaultKind::Corrupt, "{field}");
+            }
+            world.vault.repair(&world.object, &root, |_| {}).await.unwrap();
+            assert!(world.vault.verify(&world.object, &root, |_| {}).await.unwrap().whole(), "{field}");
         }
     }
-    verdict(is_manifest, |file| file[4095] ^= 1).await;
 }
 
 #[tokio::test]
@@ -107,26 +149,48 @@ async fn every_field_of_a_manifest_on_one_backend_and_on_all() {
 }
 
 #[tokio::test]
+async fn a_signature_on_one_backend_and_on_all() {
+    let key = Arc::new(ed25519_dalek::SigningKey::from_bytes(&[1; 32]));
+    let world = World::with(2, 3, |options| options.signer = Some(key.clone()));
+    let bytes = content(10);
+    let root = world.deposit(&bytes).await.root;
+    let reader = world.vault.open(&world.object, &root).await.unwrap();
+    assert_eq!(reader.signer(), Some(key.verifying_key().to_bytes()));
+    for at in 0..3 {
+        assert!(world.read_all(&root).await.unwrap() == bytes);
+        world.stores[at].tamper(is_manifest, |file| *file.last_mut().unwrap() ^= 1).await;
+    }
+    assert!(matches!(world.read_all(&root).await, Err(ReadError::NoManifest { .. })));
+}
+
+#[tokio::test]
 async fn every_byte_of_every_tag() {
-    // Two blocks, (plain, share 1, share 2) each.
-    for at in 0..2 * 3 * 16 {
-        let world = World::new(2, 2);
-        let bytes = content(2 * BLOCK);
-        let root = world.deposit(&bytes).await.root;
-        let tag = 4096 + 2 * BLOCK + at;
-        world.stores[0].tamper(|name| !is_manifest(name), |file| file[tag] ^= 0x80).await;
-        assert!(world.read_all(&root).await.unwrap() == bytes, "tag byte {at}");
-        world.stores[1].tamper(|name| !is_manifest(name), |file| file[tag] ^= 0x80).await;
-        assert!(world.read_all(&root).await.is_err(), "tag byte {at}");
+    // Two blocks, (block, share 1, share 2) each.
+    for mode in MODES {
+        for at in 0..2 * 3 * 16 {
+            let world = World::with(2, 2, |options| options.mode = mode);
+            let bytes = content(2 * BLOCK);
+            let root = world.deposit(&bytes).await.root;
+            let damage = |file: &mut Vec<u8>| {
+                let table = file.len() - 2 * 3 * 16;
+                file[table + at] ^= 0x80;
+            };
+            world.stores[0].tamper(is_extent, damage).await;
+            assert!(world.read_all(&root).await.unwrap() == bytes, "tag byte {at}");
+            world.stores[1].tamper(is_extent, damage).await;
+            assert!(world.read_all(&root).await.is_err(), "tag byte {at}");
+        }
     }
 }
 
 #[tokio::test]
 async fn a_bit_of_a_share_anywhere_is_found_and_its_block_named() {
-    for (at, block) in [(0, 0), (1000, 0), (BLOCK - 1, 0), (BLOCK, 1), (2 * BLOCK - 1, 1)] {
-        let error = verdict(|name| !is_manifest(name), |file| file[4096 + at] ^= 1).await;
-        let ReadError::TooFew { faults, .. } = &error else { panic!("{error:?}") };
-        assert_eq!((faults[0].kind, faults[0].block), (FaultKind::Corrupt, Some(block)));
+    for (mode, len) in [(Mode::Shamir, BLOCK), (Mode::Compact, BLOCK / 2)] {
+        for (at, block) in [(0, 0), (1000, 0), (len - 1, 0), (len, 1), (2 * len - 1, 1)] {
+            let error = verdict(mode, is_extent, |file| file[4096 + at] ^= 1).await;
+            let ReadError::TooFew { faults, .. } = &error else { panic!("{error:?}") };
+            assert_eq!((faults[0].kind, faults[0].block), (FaultKind::Corrupt, Some(block)));
+        }
     }
 }
 
