@@ -23,7 +23,8 @@ test: setup ## every check and every test
 	$(CARGO) build --locked --workspace --bins --tests
 	$(CARGO) xtask ci
 
-bench: setup ## measure, print a table, write target/bench/results.jsonl
+bench: ## measure, print a table, write target/bench/results.jsonl
+	@infra/setup --bench
 	@mkdir -p $(dir $(RESULTS)) && rm -f $(RESULTS)
 	$(CARGO) build --locked --release --workspace --bins --benches
 	SEKISHO_BENCH_OUT=$(RESULTS) $(CARGO) bench --locked --workspace --bench '*'

@@ -72,6 +72,7 @@ pub const NEVERS: &[(&[&str], &[&str], &str)] = &[
 pub const FOR_TESTS_ONLY: &[(&str, &str)] = &[
     ("sharks", "its shares are biased (RUSTSEC-2024-0398): it is a peer to measure against"),
     ("blahaj", "it is a peer to measure against"),
+    ("reed-solomon-simd", "it is a peer to measure against"),
     ("ct-merkle", "it checks our tree in tests"),
     ("proptest", "it tests"),
     ("tempfile", "it tests"),

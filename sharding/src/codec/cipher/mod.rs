@@ -76,6 +76,9 @@ impl Cipher {
             done = wide.xor(nonce, counter, from, to);
             counter = counter.wrapping_add((done / BLOCK) as u32);
         }
+        if done == from.len() {
+            return counter;
+        }
         let mut batch = Zeroizing::new([[0; BLOCK]; BATCH]);
         for (from, to) in from[done..].chunks(BATCH * BLOCK).zip(to[done..].chunks_mut(BATCH * BLOCK)) {
             let blocks = &mut batch[..from.len().div_ceil(BLOCK)];

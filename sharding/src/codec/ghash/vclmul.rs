@@ -8,6 +8,8 @@ use super::{BLOCK, POWERS, Powers};
 
 const WIDTH: usize = 64;
 const LANES: usize = WIDTH / BLOCK;
+/// Vectors in a group.
+const VECTORS: usize = POWERS / LANES;
 
 pub(super) fn available() -> bool {
     super::clmul::available()
@@ -29,15 +31,10 @@ fn absorb_all(powers: &Powers, state: u128, data: &[u8]) -> u128 {
     for group in groups {
         let mut sum = Sum::zero();
         // The first vector last: it waits for the group before.
-        for at in (0..POWERS).step_by(LANES).rev() {
-            // SAFETY: `at + LANES <= POWERS`, and a group has as many blocks as there are powers;
-            // unaligned loads are allowed.
-            let (blocks, keys) = unsafe {
-                let blocks = _mm512_loadu_si512(group.as_ptr().add(at * BLOCK).cast());
-                (turned(blocks), _mm512_loadu_si512(powers.as_ptr().add(at).cast()))
-            };
-            sum.add(if at == 0 { _mm512_xor_si512(blocks, state) } else { blocks }, keys);
+        for at in 1..VECTORS {
+            sum.add(vector_of(group, at), keys_of(powers, at));
         }
+        sum.add(_mm512_xor_si512(vector_of(group, 0), state), keys_of(powers, 0));
         state = sum.reduced();
     }
     if !rest.is_empty() {
@@ -59,11 +56,27 @@ fn absorb_all(powers: &Powers, state: u128, data: &[u8]) -> u128 {
     word(_mm512_castsi512_si128(state))
 }
 
-/// Sums of products of 256 bits in four lanes: the low halves, the high halves, and what lies
-/// across.
+/// Four blocks of a group.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn vector_of(group: &[u8; POWERS * BLOCK], at: usize) -> __m512i {
+    let bytes = &group.as_chunks::<WIDTH>().0[at];
+    // SAFETY: 64 bytes are there; unaligned loads are allowed.
+    turned(unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) })
+}
+
+/// Their keys.
+#[target_feature(enable = "avx512f")]
+fn keys_of(powers: &Powers, at: usize) -> __m512i {
+    let keys = &powers.as_chunks::<LANES>().0[at];
+    // SAFETY: four keys of 16 bytes are there; unaligned loads are allowed.
+    unsafe { _mm512_loadu_si512(keys.as_ptr().cast()) }
+}
+
+/// Sums of products of 256 bits in four lanes, in Karatsuba's way: the low halves, the high halves,
+/// and the products of the sums of halves. It is the multiplications that bound the speed.
 struct Sum {
     low: __m512i,
-    across: [__m512i; 2],
+    across: __m512i,
     high: __m512i,
 }
 
@@ -71,14 +84,14 @@ impl Sum {
     #[target_feature(enable = "avx512f")]
     fn zero() -> Sum {
         let zero = _mm512_setzero_si512();
-        Sum { low: zero, across: [zero; 2], high: zero }
+        Sum { low: zero, across: zero, high: zero }
     }
 
     #[target_feature(enable = "avx512f,vpclmulqdq")]
     fn add(&mut self, a: __m512i, b: __m512i) {
+        let (a_sum, b_sum) = (halves(a), halves(b));
         self.low = _mm512_xor_si512(self.low, _mm512_clmulepi64_epi128::<0x00>(a, b));
-        self.across[0] = _mm512_xor_si512(self.across[0], _mm512_clmulepi64_epi128::<0x01>(a, b));
-        self.across[1] = _mm512_xor_si512(self.across[1], _mm512_clmulepi64_epi128::<0x10>(a, b));
+        self.across = _mm512_xor_si512(self.across, _mm512_clmulepi64_epi128::<0x00>(a_sum, b_sum));
         self.high = _mm512_xor_si512(self.high, _mm512_clmulepi64_epi128::<0x11>(a, b));
     }
 
@@ -86,11 +99,17 @@ impl Sum {
     /// others are zero.
     #[target_feature(enable = "avx512f,avx512bw,vpclmulqdq,pclmulqdq")]
     fn reduced(self) -> __m512i {
-        let across = _mm512_xor_si512(self.across[0], self.across[1]);
+        let across = _mm512_xor_si512(self.across, _mm512_xor_si512(self.low, self.high));
         let low = lanes(_mm512_xor_si512(self.low, _mm512_bslli_epi128::<8>(across)));
         let high = lanes(_mm512_xor_si512(self.high, _mm512_bsrli_epi128::<8>(across)));
         _mm512_zextsi128_si512(_mm_xor_si128(high, fold(fold(low))))
     }
+}
+
+/// The sum of the halves of each lane, in the lower one.
+#[target_feature(enable = "avx512f")]
+fn halves(lanes: __m512i) -> __m512i {
+    _mm512_xor_si512(lanes, _mm512_shuffle_epi32::<0x4e>(lanes))
 }
 
 /// The sum of four lanes.

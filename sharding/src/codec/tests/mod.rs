@@ -1,5 +1,7 @@
+mod bias;
 mod compact;
 mod gcm;
+mod oracles;
 
 use proptest::prelude::*;
 
@@ -45,28 +47,6 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 31 + i / 256) as u8).collect()
 }
 
-/// `sharks` computes modulo 0x11d. All fields of 256 elements are the same but for names: a root of
-/// our polynomial in its field takes ours there, points included.
-fn in_the_field_of_sharks(bytes: &[u8]) -> Vec<u8> {
-    fn mul(a: u8, b: u8) -> u8 {
-        (0..8).rev().fold(0, |sum: u8, bit| {
-            let doubled = (sum << 1) ^ if sum >> 7 == 1 { 0x1d } else { 0 };
-            doubled ^ if b >> bit & 1 == 1 { a } else { 0 }
-        })
-    }
-    let powers = |root: u8| {
-        let mut powers = [1; 9];
-        (1..9).for_each(|i| powers[i] = mul(powers[i - 1], root));
-        powers
-    };
-    let powers = (2..=255)
-        .map(powers)
-        .find(|power| power[8] ^ power[4] ^ power[3] ^ power[1] ^ power[0] == 0)
-        .unwrap();
-    let image = |byte: u8| (0..8).filter(|bit| byte >> bit & 1 == 1).fold(0, |sum, bit| sum ^ powers[bit]);
-    bytes.iter().map(|&byte| image(byte)).collect()
-}
-
 /// ChaCha under a fixed key, where the oracles want a generator.
 fn generator() -> chacha20::ChaCha20Rng {
     use chacha20::rand_core::SeedableRng as _;
@@ -105,54 +85,6 @@ fn slices_of_other_lengths_or_numbers_are_refused() {
         Err(CodecError::Count { expected: 3, actual: 2 })
     ));
     assert_eq!(splitter.split(&[1; 4], &mut random, &mut [&mut a, &mut b, &mut c]), Err(CodecError::Lengths));
-}
-
-#[test]
-fn every_kernel_and_every_subset_rebuild_the_secret_and_so_do_the_oracles() {
-    let threshold = Threshold::new(3, 5).unwrap();
-    let secret = pattern(300);
-    for kernel in Kernel::available() {
-        let shares = split(kernel, threshold, &secret);
-        for points in subsets(3, 5) {
-            assert_eq!(combine(kernel, threshold, &shares, &points), secret, "{kernel:?} {points:?}");
-            let tagged: Vec<Vec<u8>> =
-                points.iter().map(|&x| [&[x], shares[usize::from(x) - 1].as_slice()].concat()).collect();
-            assert_eq!(vsss_rs::Gf256::combine_bytes(&tagged).unwrap(), secret, "vsss-rs {points:?}");
-            let theirs: Vec<sharks::Share> = tagged
-                .iter()
-                .map(|share| sharks::Share::try_from(in_the_field_of_sharks(share).as_slice()).unwrap())
-                .collect();
-            let rebuilt = sharks::Sharks(3).recover(&theirs).unwrap();
-            assert_eq!(rebuilt, in_the_field_of_sharks(&secret), "sharks {points:?}");
-        }
-    }
-}
-
-#[test]
-fn shares_made_by_the_oracles_are_read() {
-    let threshold = Threshold::new(3, 5).unwrap();
-    let secret = pattern(129);
-    let shares = vsss_rs::Gf256::split_bytes(3, 5, &secret, generator()).unwrap();
-    let bare: Vec<Vec<u8>> = shares.iter().map(|share| share[1..].to_vec()).collect();
-    for kernel in Kernel::available() {
-        for points in subsets(3, 5) {
-            assert_eq!(combine(kernel, threshold, &bare, &points), secret);
-        }
-    }
-}
-
-#[test]
-fn coefficients_take_every_value_about_equally_often() {
-    // Of a 2-of-2 sharing of zeros, share 1 *is* the coefficient.
-    let threshold = Threshold::new(2, 2).unwrap();
-    let shares = split(Kernel::best(), threshold, &vec![0; 1 << 20]);
-    for share in &shares {
-        let mut counts = [0f64; 256];
-        share.iter().for_each(|&byte| counts[usize::from(byte)] += 1.0);
-        let chi2: f64 = counts.iter().map(|count| (count - 4096.0).powi(2) / 4096.0).sum();
-        // 255 degrees of freedom: mean 255, deviation 22.6.
-        assert!((150.0..400.0).contains(&chi2), "{chi2}");
-    }
 }
 
 #[test]
