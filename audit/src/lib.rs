@@ -19,6 +19,7 @@
 //! the last second before a loss of power stand in no checkpoint yet: damage to the very last batch
 //! among them cannot be told from a write that was never completed.
 
+mod cosign;
 mod disk;
 mod entry;
 mod error;
@@ -39,6 +40,7 @@ mod verify;
 mod wal;
 mod writer;
 
+pub use cosign::{Cosignature, WitnessKey, WitnessPublicKey};
 pub use entry::{export, severity_of, uid, write_canonical};
 
 pub use error::{AppendError, OpenError, ReadError};

@@ -6,6 +6,7 @@ use std::thread;
 use model::{Clock, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::disk::{sync_dir, write_whole};
 use crate::integrator::Integrator;
 use crate::locks::lock;
 use crate::recover::{Recovered, recover};
@@ -16,6 +17,9 @@ use crate::tree::{self, Hash};
 use crate::wal::ENTRY_MAX;
 use crate::writer::{Opener, QUEUE, Writer, open_file};
 use crate::{AppendError, Event, LogKey, OpenError, Options, ReadError};
+
+/// The file with the last checkpoint that a witness has signed.
+pub(crate) const WITNESSED: &str = "checkpoint.witnessed";
 
 /// The position of an entry in the log, from 0.
 pub type Index = u64;
@@ -177,6 +181,19 @@ impl Log {
     /// Why the log takes nothing more, once it has failed.
     pub fn failure(&self) -> Option<Arc<io::Error>> {
         self.shared.state.borrow().failed.clone()
+    }
+
+    /// Takes the log out of service for a reason from outside, such as a witness that knows another
+    /// history. The reserve takes what ends, as for any other failure.
+    pub fn stop(&self, why: String) {
+        self.shared.fail_and_tell(io::Error::other(why));
+    }
+
+    /// Keeps a checkpoint with the signature of a witness beside the last one, in
+    /// `checkpoint.witnessed`. Blocks on the disk.
+    pub fn keep_witnessed(&self, note: &str) -> io::Result<()> {
+        write_whole(&self.shared.dir.join(WITNESSED), note.as_bytes())?;
+        sync_dir(&self.shared.dir)
     }
 
     /// Waits until the log has failed; it then takes nothing more. Never returns on one that works

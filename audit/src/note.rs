@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::tree::Hash;
 
 /// The algorithm byte of ed25519 in C2SP signed notes.
-const ED25519: u8 = 1;
+pub(crate) const ED25519: u8 = 1;
 const MAX_NOTE: usize = 64 * 1024;
 const MAX_ORIGIN: usize = 255;
 
@@ -37,7 +37,7 @@ impl LogKey {
     /// Parses what [`LogKey::to_secret_text`] made.
     pub fn from_secret_text(text: &str) -> Result<LogKey, KeyError> {
         let rest = text.trim_end().strip_prefix("PRIVATE+KEY+").ok_or(KeyError::Malformed)?;
-        let (origin, hash, data) = split_key(rest)?;
+        let (origin, hash, data) = split_key(rest, ED25519)?;
         let seed: &[u8; 32] = data.as_slice().try_into().map_err(|_| KeyError::Malformed)?;
         let key = LogKey::from_seed(origin, seed)?;
         if key.public.hash() == hash { Ok(key) } else { Err(KeyError::Malformed) }
@@ -61,6 +61,11 @@ impl LogKey {
     /// The name of the log.
     pub fn origin(&self) -> &str {
         &self.public.origin
+    }
+
+    /// A signed checkpoint over no entries, as every log of this key begins.
+    pub fn empty_checkpoint(&self) -> String {
+        self.sign(0, &crate::tree::Edge::default().root())
     }
 
     /// A signed checkpoint: `size` entries whose RFC 6962 root is `root`.
@@ -93,20 +98,13 @@ impl LogPublicKey {
     }
 
     fn hash(&self) -> [u8; 4] {
-        let mut hash = Sha256::new();
-        hash.update(self.origin.as_bytes());
-        hash.update([b'\n', ED25519]);
-        hash.update(self.key.as_bytes());
-        let hash = hash.finalize();
-        [hash[0], hash[1], hash[2], hash[3]]
+        key_hash(&self.origin, ED25519, &self.key)
     }
 }
 
 impl fmt::Display for LogPublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut data = vec![ED25519];
-        data.extend_from_slice(self.key.as_bytes());
-        write!(f, "{}+{}+{}", self.origin, HEXLOWER.encode(&self.hash()), BASE64.encode(&data))
+        f.write_str(&key_text(&self.origin, ED25519, &self.key))
     }
 }
 
@@ -114,7 +112,7 @@ impl std::str::FromStr for LogPublicKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let (origin, hash, data) = split_key(text)?;
+        let (origin, hash, data) = split_key(text, ED25519)?;
         let bytes: &[u8; 32] = data.as_slice().try_into().map_err(|_| KeyError::Malformed)?;
         let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::Malformed)?;
         let public = LogPublicKey { origin: origin.to_owned(), key };
@@ -136,16 +134,34 @@ pub enum KeyError {
     Entropy(#[from] EntropyError),
 }
 
-fn check_origin(origin: &str) -> Result<(), KeyError> {
+/// The four bytes by which a key is told from others of the same name (C2SP signed-note).
+pub(crate) fn key_hash(name: &str, algorithm: u8, key: &VerifyingKey) -> [u8; 4] {
+    let mut hash = Sha256::new();
+    hash.update(name.as_bytes());
+    hash.update([b'\n', algorithm]);
+    hash.update(key.as_bytes());
+    let hash = hash.finalize();
+    [hash[0], hash[1], hash[2], hash[3]]
+}
+
+/// A verifier key as text.
+pub(crate) fn key_text(name: &str, algorithm: u8, key: &VerifyingKey) -> String {
+    let mut data = vec![algorithm];
+    data.extend_from_slice(key.as_bytes());
+    format!("{name}+{}+{}", HEXLOWER.encode(&key_hash(name, algorithm, key)), BASE64.encode(&data))
+}
+
+pub(crate) fn check_origin(origin: &str) -> Result<(), KeyError> {
     let fits = !origin.is_empty() && origin.len() <= MAX_ORIGIN;
     let plain = !origin.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+');
     if fits && plain { Ok(()) } else { Err(KeyError::Origin) }
 }
 
-/// Splits `origin+hash+base64(1 || bytes)`. The key may contain '+', the other two may not.
-type KeyParts<'a> = (&'a str, [u8; 4], zeroize::Zeroizing<Vec<u8>>);
+/// The parts of a key: its name, its hash, its bytes.
+pub(crate) type KeyParts<'a> = (&'a str, [u8; 4], zeroize::Zeroizing<Vec<u8>>);
 
-fn split_key(text: &str) -> Result<KeyParts<'_>, KeyError> {
+/// Splits `name+hash+base64(algorithm || bytes)`. The key may contain '+', the other two may not.
+pub(crate) fn split_key(text: &str, algorithm: u8) -> Result<KeyParts<'_>, KeyError> {
     let mut parts = text.splitn(3, '+');
     let (Some(origin), Some(hash), Some(data)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(KeyError::Malformed);
@@ -154,7 +170,7 @@ fn split_key(text: &str) -> Result<KeyParts<'_>, KeyError> {
     let hash = HEXLOWER.decode(hash.as_bytes()).map_err(|_| KeyError::Malformed)?;
     let hash: [u8; 4] = hash.try_into().map_err(|_| KeyError::Malformed)?;
     let mut data = zeroize::Zeroizing::new(BASE64.decode(data.as_bytes()).map_err(|_| KeyError::Malformed)?);
-    if data.first() != Some(&ED25519) {
+    if data.first() != Some(&algorithm) {
         return Err(KeyError::Malformed);
     }
     data.remove(0);
@@ -218,19 +234,11 @@ impl Checkpoint {
     }
 }
 
-type Signatures<'a> = Vec<(&'a str, Vec<u8>)>;
+pub(crate) type Signatures<'a> = Vec<(&'a str, Vec<u8>)>;
 
-fn parse_note(note: &[u8]) -> Result<(Checkpoint, &str, Signatures<'_>), NoteError> {
+/// Parses signature lines, each with its end.
+pub(crate) fn parse_signatures(lines: &str) -> Result<Signatures<'_>, NoteError> {
     let bad = NoteError::Malformed;
-    if note.len() > MAX_NOTE {
-        return Err(bad("longer than 64 KiB"));
-    }
-    let note = std::str::from_utf8(note).map_err(|_| bad("not UTF-8"))?;
-    if note.chars().any(|c| c < ' ' && c != '\n') {
-        return Err(bad("control characters"));
-    }
-    let end = note.rfind("\n\n").ok_or(bad("no empty line before the signatures"))?;
-    let (text, lines) = (&note[..=end], &note[end + 2..]);
     let lines = lines.strip_suffix('\n').ok_or(bad("no end of line after the signatures"))?;
     let mut signatures = Vec::new();
     for line in lines.split('\n') {
@@ -242,6 +250,21 @@ fn parse_note(note: &[u8]) -> Result<(Checkpoint, &str, Signatures<'_>), NoteErr
         }
         signatures.push((name, data));
     }
+    Ok(signatures)
+}
+
+pub(crate) fn parse_note(note: &[u8]) -> Result<(Checkpoint, &str, Signatures<'_>), NoteError> {
+    let bad = NoteError::Malformed;
+    if note.len() > MAX_NOTE {
+        return Err(bad("longer than 64 KiB"));
+    }
+    let note = std::str::from_utf8(note).map_err(|_| bad("not UTF-8"))?;
+    if note.chars().any(|c| c < ' ' && c != '\n') {
+        return Err(bad("control characters"));
+    }
+    let end = note.rfind("\n\n").ok_or(bad("no empty line before the signatures"))?;
+    let (text, lines) = (&note[..=end], &note[end + 2..]);
+    let signatures = parse_signatures(lines)?;
     let mut body = text.trim_end_matches('\n').split('\n');
     let (Some(origin), Some(size), Some(root)) = (body.next(), body.next(), body.next()) else {
         return Err(bad("fewer than three lines"));

@@ -2,7 +2,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::log::check_sizes;
+use crate::log::{WITNESSED, check_sizes};
 use crate::tiles::{TileNodes, read_range};
 use crate::tree::{consistency, inclusion};
 use crate::{Checkpoint, Hash, LogPublicKey, Proof, ReadError};
@@ -43,6 +43,17 @@ impl Reader {
         Ok((checkpoint, String::from_utf8_lossy(&note).into_owned()))
     }
 
+    /// The last checkpoint that a witness has signed, with the note; none if there was no witness.
+    pub fn witnessed(&self) -> Result<Option<(Checkpoint, String)>, ReadError> {
+        let path = self.dir.join(WITNESSED);
+        let note = match read(&path) {
+            Err(ReadError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let checkpoint = Checkpoint::open(&note, &self.key).map_err(|fault| damaged(&path, fault))?;
+        Ok(Some((checkpoint, String::from_utf8_lossy(&note).into_owned())))
+    }
+
     /// Up to `max` entries from index `from` on; none if there are no more yet.
     pub fn read(&self, from: u64, max: usize) -> Result<Vec<(u64, Vec<u8>)>, ReadError> {
         self.at_checkpoint(|checkpoint, _| read_range(&self.dir, from, max, checkpoint.size))
@@ -64,10 +75,16 @@ impl Reader {
 
     /// The hashes that show that the last checkpoint continues the log of `old` entries.
     pub fn consistency_proof(&self, old: u64) -> Result<(Checkpoint, Vec<Hash>), ReadError> {
-        self.at_checkpoint(|checkpoint, _| {
+        let (checkpoint, _, hashes) = self.consistency(old)?;
+        Ok((checkpoint, hashes))
+    }
+
+    /// The same, with the signed note of the checkpoint.
+    pub fn consistency(&self, old: u64) -> Result<(Checkpoint, String, Vec<Hash>), ReadError> {
+        self.at_checkpoint(|checkpoint, note| {
             check_sizes(Some(old), checkpoint.size, checkpoint.size)?;
             let hashes = consistency(&TileNodes::new(&self.dir, checkpoint.size), old, checkpoint.size)?;
-            Ok((checkpoint.clone(), hashes))
+            Ok((checkpoint.clone(), note.to_owned(), hashes))
         })
     }
 

@@ -131,7 +131,7 @@ fn read_checkpoint(dir: &Path, key: &LogKey) -> Result<(String, Checkpoint), Ope
             if dir.join("wal").exists() || dir.join("tile").exists() {
                 return Err(inconsistent(format!("{} is missing", path.display())));
             }
-            let note = key.sign(0, &Edge::default().root());
+            let note = key.empty_checkpoint();
             write_whole(&path, note.as_bytes()).map_err(io_at("write", &path))?;
             sync_dir(dir).map_err(io_at("sync", dir))?;
             note.into_bytes()

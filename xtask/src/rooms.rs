@@ -34,6 +34,7 @@ pub const ROOMS: &[Room] = &[
     room("wire", 3),
     room("store", 3),
     room("signer", 3),
+    room("witness", 3),
     room("gate", 4),
     room("siem", 4),
     room("cli", 4),
@@ -65,6 +66,11 @@ pub const NEVERS: &[(&[&str], &[&str], &str)] = &[
         &["enclave-agent"],
         &["signer", "store", "console", "gate"],
         "an agent acts on tickets; it neither decides nor signs nor keeps records",
+    ),
+    (
+        &["witness"],
+        &["certs", "policy", "store", "signer", "wire", "sharding"],
+        "a witness runs at another institution and trusts nothing of the house but checkpoints",
     ),
 ];
 
