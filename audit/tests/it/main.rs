@@ -1,5 +1,6 @@
 //! A log from outside: damage is found, a killed writer loses nothing, readers need no writer.
 
+mod strangers;
 mod survival;
 
 use std::fs;
