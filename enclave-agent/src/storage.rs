@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use model::BackendId;
-use sharding::codec::CodecError;
-use sharding::vault::{Backend, FaultSink, Options, Vault};
+use sharding::vault::{Backend, FaultSink, Options, Vault, VaultError};
 
 /// Backends and threshold; vaults are made of it, each with its own listener for faults.
 #[derive(Debug, Clone)]
@@ -25,7 +24,7 @@ impl Storage {
     }
 
     /// A vault for depositing.
-    pub fn depositing(&self) -> Result<Vault, CodecError> {
+    pub fn depositing(&self) -> Result<Vault, VaultError> {
         Vault::new(self.backends.clone(), self.k, Options::default())
     }
 

@@ -19,6 +19,7 @@ mod deposit;
 mod examine;
 mod fault;
 mod files;
+mod placement;
 mod pool;
 mod reader;
 mod refresh;
@@ -31,10 +32,14 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 
-pub use backend::Backend;
+pub use backend::{
+    Access, AccessError, Backend, BackendError, BackendUrl, BackendUrlError, Bucket, CredentialSource,
+    Endpoint,
+};
 pub use collect::{Collected, Destroyed, Destruction};
 pub use deposit::{DepositError, Deposited, Depositing};
 pub use fault::{Fault, FaultKind, FaultSink, IgnoreFaults};
+pub use placement::{IfFewer, Placement, PlacementError, Shortfall};
 pub use reader::{MAX_READ, ObjectReader, ReadError};
 pub use refresh::{Refresh, RefreshError};
 pub use repair::{Repaired, RepairedBackend};
@@ -67,6 +72,8 @@ pub struct Options {
     pub penalty: Duration,
     /// Requests in flight to one backend. Default 16.
     pub concurrency: usize,
+    /// How shares must lie at institutions for a vault that deposits.
+    pub placement: Placement,
     /// Who hears of faults. Default nobody.
     pub faults: Arc<dyn FaultSink>,
 }
@@ -83,6 +90,7 @@ impl Default for Options {
             memory: 96 << 20,
             penalty: Duration::from_secs(30),
             concurrency: 16,
+            placement: Placement::default(),
             faults: Arc::new(IgnoreFaults),
         }
     }
@@ -92,19 +100,39 @@ impl Default for Options {
 #[derive(Clone)]
 pub struct Vault {
     scheme: Option<Scheme>,
+    short: Vec<Shortfall>,
     pool: Arc<Pool>,
+}
+
+/// Why no vault was made.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// `k` or the number of backends.
+    #[error(transparent)]
+    Threshold(#[from] CodecError),
+    /// Which institutions hold how much.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
 }
 
 impl Vault {
     /// Deposits `k` of all `backends`; reads whatever any of them holds, however it was shared.
-    pub fn new(backends: Vec<Backend>, k: u8, options: Options) -> Result<Vault, CodecError> {
+    /// Refused if an institution would hold `k` shares.
+    pub fn new(backends: Vec<Backend>, k: u8, options: Options) -> Result<Vault, VaultError> {
         let n = u8::try_from(backends.len()).unwrap_or(u8::MAX);
-        let scheme = Scheme { mode: options.mode, threshold: Threshold::new(k, n)? };
-        Ok(Vault { scheme: Some(scheme), pool: Pool::new(backends, options) })
+        let threshold = Threshold::new(k, n)?;
+        let short = options.placement.check(threshold, &backends)?;
+        let scheme = Scheme { mode: options.mode, threshold };
+        Ok(Vault { scheme: Some(scheme), short, pool: Pool::new(backends, options) })
     }
 
     /// Only reads: any number of backends, in any order.
     pub fn reading(backends: Vec<Backend>, options: Options) -> Vault {
-        Vault { scheme: None, pool: Pool::new(backends, options) }
+        Vault { scheme: None, short: Vec::new(), pool: Pool::new(backends, options) }
+    }
+
+    /// The institutions that this vault cannot do without, though it should.
+    pub fn placement(&self) -> &[Shortfall] {
+        &self.short
     }
 }

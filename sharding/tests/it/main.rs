@@ -3,7 +3,9 @@
 mod cli;
 mod faults;
 mod lifecycle;
+mod placement;
 mod ranges;
+mod s3;
 mod secrecy;
 mod support;
 mod tampering;
