@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use model::ObjectId;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -20,6 +20,8 @@ use crate::format::{
 pub const MAX_READ: usize = 64 << 20;
 /// Extents that one read works on at once.
 const EXTENTS_AT_ONCE: usize = 2;
+/// Extents that a stream fetches before they are asked for.
+const EXTENTS_AHEAD: usize = 4;
 /// Extents whose tag tables and keys a reader remembers; a table has 16·(n+1) bytes per block, 6 KiB
 /// for five shares.
 const EXTENTS_KNOWN: usize = 64;
@@ -61,6 +63,9 @@ pub enum ReadError {
         /// Which block.
         block: u64,
     },
+    /// A helper task died: a defect of this programme.
+    #[error("the read was interrupted")]
+    Interrupted,
     /// More than 64 MiB at once.
     #[error("one read returns at most 64 MiB; ask for less at a time")]
     TooLong,
@@ -287,6 +292,26 @@ impl ObjectReader {
                 result => return result,
             }
         }
+    }
+
+    /// The bytes of `range`, cut at the end of the object, in pieces of at most an extent, in
+    /// order. A few pieces are fetched ahead; after an error nothing follows.
+    pub fn stream(
+        &self,
+        range: std::ops::Range<u64>,
+    ) -> impl Stream<Item = Result<Zeroizing<Vec<u8>>, ReadError>> + Send + use<> {
+        let end = range.end.min(self.size());
+        let starts = std::iter::successors(Some(range.start), |at| Some((at / EXTENT + 1) * EXTENT));
+        let reader = self.clone();
+        let pieces = stream::iter(starts.take_while(move |at| *at < end)).map(move |at| {
+            let (reader, len) = (reader.clone(), ((at / EXTENT + 1) * EXTENT).min(end) - at);
+            let piece = tokio::spawn(async move { reader.read_at(at, len as usize).await });
+            async move { piece.await.unwrap_or(Err(ReadError::Interrupted)) }
+        });
+        pieces.buffered(EXTENTS_AHEAD).scan(false, |failed, piece| {
+            let before = std::mem::replace(failed, piece.is_err());
+            std::future::ready((!before).then_some(piece))
+        })
     }
 
     pub(super) fn opened(&self) -> Arc<Opened> {

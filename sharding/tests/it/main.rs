@@ -2,6 +2,7 @@
 
 mod cli;
 mod faults;
+mod large;
 mod lifecycle;
 mod placement;
 mod ranges;

@@ -1,6 +1,8 @@
 //! What was deposited is what is read, at every edge.
 
+use futures::StreamExt;
 use proptest::prelude::*;
+use sharding::format::Mode;
 
 use crate::support::{BLOCK, EXTENT, World, content};
 
@@ -30,6 +32,29 @@ async fn every_threshold_deposits_and_reads() {
         let deposited = world.deposit(&content).await;
         assert!(world.read_all(&deposited.root).await.unwrap() == content);
     }
+}
+
+#[tokio::test]
+async fn a_stream_is_the_range_in_order_and_stops_at_the_first_error() {
+    let world = World::new(3, 5);
+    let bytes = content(9 * EXTENT + 17);
+    let root = world.deposit(&bytes).await.root;
+    let reader = world.vault.open(&world.object, &root).await.unwrap();
+    for range in [0..u64::MAX, 5..6, EXTENT as u64 - 1..3 * EXTENT as u64 + 1, 7..7, 1 << 40..1 << 41] {
+        let mut stream = std::pin::pin!(reader.stream(range.clone()));
+        let mut read = Vec::new();
+        while let Some(part) = stream.next().await {
+            read.extend_from_slice(&part.unwrap());
+        }
+        let size = bytes.len() as u64;
+        let (from, to) = (range.start.min(size) as usize, range.end.min(size) as usize);
+        assert!(read == bytes[from..to], "{range:?}");
+    }
+    for store in &world.stores[..3] {
+        store.remove_all(|name| name.contains("/00000002.")).await;
+    }
+    let parts: Vec<_> = reader.stream(0..u64::MAX).collect().await;
+    assert_eq!(parts.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
 }
 
 #[tokio::test]
@@ -81,17 +106,18 @@ async fn two_deposits_of_one_object_do_not_meet() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn any_range_of_any_size_is_what_was_deposited(
+        mode in prop::sample::select(vec![Mode::Shamir, Mode::Compact]),
         (extents, edge, off) in (0usize..2, prop::sample::select(vec![0, BLOCK, 2 * BLOCK, EXTENT]), -3isize..=3),
         ranges in prop::collection::vec((0.0f64..1.0, 0usize..3 * BLOCK), 1..8),
     ) {
         let size = (extents * EXTENT + edge).saturating_add_signed(off);
         let content = content(size);
         runtime().block_on(async {
-            let world = World::new(3, 5);
+            let world = World::with(3, 5, |options| options.mode = mode);
             let root = world.deposit(&content).await.root;
             let reader = world.vault.open(&world.object, &root).await.unwrap();
             for (at, len) in ranges {
