@@ -36,7 +36,7 @@ pub use kernel::Kernel;
 pub use mac::{Mac, NONCE_LEN, TAG_LEN};
 pub use seal::Sealer;
 pub use share::{Combiner, Rebuilder, Splitter};
-pub use stream::RandomStream;
+pub use stream::{RandomStream, StreamKind};
 pub use threshold::{CodecError, MAX_SHARES, ShareIndex, Threshold};
 
 #[cfg(test)]

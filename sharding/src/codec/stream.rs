@@ -1,18 +1,52 @@
-//! The random stream: AES-256 in counter mode (the counter little-endian, from 0). Its key is
-//! drawn for one extent of one attempt and is never stored: a key used twice would hand the
-//! difference of two secrets to one backend.
+//! The random stream. Its key is drawn for one extent of one attempt and is never stored: a key
+//! used twice would hand the difference of two secrets to one backend.
+//!
+//! It is AES-256 in counter mode (the counter little-endian, from 0) where the processor has
+//! instructions for it, and ChaCha20 (RFC 8439, the nonce zero, the counter from 0) where it has
+//! none and AES would be slow. Nobody who combines shares needs to know which it was.
 
+use chacha20::ChaCha20;
+use chacha20::cipher::{KeyIvInit, StreamCipher};
 use model::{Entropy, EntropyError};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::cipher::{BLOCK, Cipher};
 
 /// A stream of bytes that nobody without its key can tell from random ones.
-pub struct RandomStream {
+pub struct RandomStream(Source);
+
+/// What makes a [`RandomStream`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StreamKind {
+    /// AES-256 in counter mode. A stream has 2⁶⁸ bytes; nobody lives to see its end.
+    Aes256Ctr,
+    /// ChaCha20. A stream has 2³⁸ bytes, 65,536 times as many as the largest extent takes.
+    ChaCha20,
+}
+
+enum Source {
+    Aes(Box<Aes>),
+    ChaCha(Box<ChaCha20>),
+}
+
+struct Aes {
     cipher: Cipher,
     counter: u64,
     left: Zeroizing<[u8; BLOCK]>,
     left_from: usize,
+}
+
+impl StreamKind {
+    /// The faster one on this machine.
+    pub fn best() -> StreamKind {
+        #[cfg(target_arch = "x86_64")]
+        let able = is_x86_feature_detected!("aes");
+        #[cfg(target_arch = "aarch64")]
+        let able = std::arch::is_aarch64_feature_detected!("aes");
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let able = false;
+        if able { StreamKind::Aes256Ctr } else { StreamKind::ChaCha20 }
+    }
 }
 
 impl RandomStream {
@@ -25,16 +59,55 @@ impl RandomStream {
 
     /// Under `key`, from the beginning. A key may be used for one stream only.
     pub fn under(key: &[u8; 32]) -> RandomStream {
-        RandomStream {
-            cipher: Cipher::new(key),
-            counter: 0,
-            left: Zeroizing::new([0; BLOCK]),
-            left_from: BLOCK,
+        RandomStream::of_kind(StreamKind::best(), key)
+    }
+
+    /// The same, of a kind of choice: for tests and benchmarks.
+    pub fn of_kind(kind: StreamKind, key: &[u8; 32]) -> RandomStream {
+        RandomStream(match kind {
+            StreamKind::Aes256Ctr => Source::Aes(Box::new(Aes {
+                cipher: Cipher::new(key),
+                counter: 0,
+                left: Zeroizing::new([0; BLOCK]),
+                left_from: BLOCK,
+            })),
+            StreamKind::ChaCha20 => {
+                Source::ChaCha(Box::new(ChaCha20::new(key.into(), &chacha20::Nonce::default())))
+            }
+        })
+    }
+
+    /// What makes it: to be written down beside what it made.
+    pub fn kind(&self) -> StreamKind {
+        match self.0 {
+            Source::Aes(_) => StreamKind::Aes256Ctr,
+            Source::ChaCha(_) => StreamKind::ChaCha20,
         }
     }
 
-    /// Gives the next `bytes.len()` bytes. (2⁶⁸ bytes make one stream; nobody lives to see the end.)
+    /// Gives the next `bytes.len()` bytes.
+    ///
+    /// # Panics
+    /// At the end of the stream.
     pub fn fill(&mut self, bytes: &mut [u8]) {
+        match &mut self.0 {
+            Source::Aes(aes) => aes.fill(bytes),
+            Source::ChaCha(chacha) => {
+                bytes.zeroize();
+                chacha.apply_keystream(bytes);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for RandomStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("RandomStream").field(&self.kind()).finish()
+    }
+}
+
+impl Aes {
+    fn fill(&mut self, bytes: &mut [u8]) {
         let kept = bytes.len().min(BLOCK - self.left_from);
         let (head, bytes) = bytes.split_at_mut(kept);
         head.copy_from_slice(&self.left[self.left_from..self.left_from + kept]);
@@ -49,11 +122,5 @@ impl RandomStream {
             tail.copy_from_slice(&self.left[..tail.len()]);
             self.left_from = tail.len();
         }
-    }
-}
-
-impl std::fmt::Debug for RandomStream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RandomStream").finish_non_exhaustive()
     }
 }

@@ -110,7 +110,37 @@ fn the_stream_is_aes_in_counter_mode_however_it_is_cut() {
             block
         })
         .collect();
-    let mut random = RandomStream::under(&[9; 32]);
+    assert!(cut(StreamKind::Aes256Ctr, &[9; 32]) == expected);
+}
+
+#[test]
+fn the_other_stream_is_chacha20_however_it_is_cut() {
+    // RFC 8439, appendix A.1, test vectors 1 and 2.
+    let given = cut(StreamKind::ChaCha20, &[0; 32]);
+    assert_eq!(given[..8], [0x76, 0xb8, 0xe0, 0xad, 0xa0, 0xf1, 0x3d, 0x90]);
+    assert_eq!(given[64..72], [0x9f, 0x07, 0xe7, 0xbe, 0x55, 0x51, 0x38, 0x7a]);
+    let mut whole = vec![0xff; given.len()];
+    RandomStream::of_kind(StreamKind::ChaCha20, &[0; 32]).fill(&mut whole);
+    assert!(given == whole);
+}
+
+#[test]
+fn what_either_stream_splits_is_combined() {
+    let threshold = Threshold::new(3, 5).unwrap();
+    let secret = pattern(10_000);
+    for kind in [StreamKind::Aes256Ctr, StreamKind::ChaCha20] {
+        let mut random = RandomStream::of_kind(kind, &[7; 32]);
+        assert_eq!(random.kind(), kind);
+        let mut shares = vec![vec![0; secret.len()]; 5];
+        let mut slices: Vec<&mut [u8]> = shares.iter_mut().map(Vec::as_mut_slice).collect();
+        Splitter::new(threshold).split(&secret, &mut random, &mut slices).unwrap();
+        assert!(combine(Kernel::best(), threshold, &shares, &[2, 4, 5]) == secret);
+    }
+}
+
+/// The beginning of a stream, taken in pieces.
+fn cut(kind: StreamKind, key: &[u8; 32]) -> Vec<u8> {
+    let mut random = RandomStream::of_kind(kind, key);
     let mut given = vec![0; 6400];
     let mut rest = given.as_mut_slice();
     for cut in [0, 1, 15, 16, 17, 512, 1, 600, 33, 1024, 2048, 519] {
@@ -119,7 +149,7 @@ fn the_stream_is_aes_in_counter_mode_however_it_is_cut() {
         rest = after;
     }
     random.fill(rest);
-    assert!(given == expected);
+    given
 }
 
 proptest! {
