@@ -5,9 +5,9 @@
 //! value at `x`, so that the first `k` shares *are* the pieces.
 
 use super::kernel::{Kernel, Matrix};
-use super::mac::{Mac, NONCE_LEN, TAG_LEN};
+use super::mac::Mac;
 use super::share::STRIDE;
-use super::{CodecError, MAX_SHARES, ShareIndex, Threshold};
+use super::{CodecError, MAX_SHARES, NONCE_LEN, ShareIndex, TAG_LEN, Threshold};
 
 /// Spreads data over `n` shares of a `k`-th of its length each.
 #[derive(Debug, Clone)]

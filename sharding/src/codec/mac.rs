@@ -2,14 +2,9 @@
 
 use zeroize::Zeroizing;
 
-use super::cipher::Cipher;
-use super::ghash::{Ghash, Kernel};
+use super::cipher::{Cipher, NONCE_LEN, TAG_LEN};
+use super::ghash::{Backlog, Ghash, Kernel};
 use super::{CodecError, Threshold};
-
-/// Bytes of a tag.
-pub const TAG_LEN: usize = 16;
-/// Bytes of a nonce.
-pub const NONCE_LEN: usize = 12;
 
 /// AES-256-GMAC: GCM with an empty plaintext and what is tagged as its additional data (NIST
 /// SP 800-38D, section 3), so that any GCM checks a tag.
@@ -83,6 +78,13 @@ impl Tagging<'_> {
         debug_assert!(self.len.is_multiple_of(16));
         self.mac.hash.absorb(&mut self.state, part);
         self.len += part.len() as u64;
+    }
+
+    /// The same for whole groups, which wait for their turn.
+    pub(super) fn absorb_later<'a>(&'a mut self, part: &'a [u8], backlog: &mut Backlog<'a>) {
+        debug_assert!(self.len.is_multiple_of(16));
+        self.len += part.len() as u64;
+        backlog.push(&self.mac.hash, &mut self.state, part);
     }
 
     pub(super) fn finish(self, nonce: &[u8; NONCE_LEN]) -> [u8; TAG_LEN] {

@@ -26,14 +26,16 @@ mod field;
 mod ghash;
 mod kernel;
 mod mac;
+mod outward;
 mod seal;
 mod share;
 mod stream;
 mod threshold;
 
+pub use cipher::{NONCE_LEN, TAG_LEN};
 pub use compact::{Disperser, Gatherer};
 pub use kernel::Kernel;
-pub use mac::{Mac, NONCE_LEN, TAG_LEN};
+pub use mac::Mac;
 pub use seal::Sealer;
 pub use share::{Combiner, Rebuilder, Splitter};
 pub use stream::{RandomStream, StreamKind};

@@ -3,12 +3,9 @@
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::cipher::Cipher;
+use super::cipher::{Cipher, Hashed, NONCE_LEN, TAG_LEN};
 use super::ghash::{Ghash, Kernel};
-use super::mac::{NONCE_LEN, TAG_LEN, lengths};
-
-/// How much is enciphered before it is hashed, so that it is still in the first cache.
-const STRIDE: usize = 4096;
+use super::mac::lengths;
 
 /// AES-256-GCM without additional data (NIST SP 800-38D), so that any GCM opens what it seals.
 ///
@@ -42,11 +39,8 @@ impl Sealer {
     pub fn seal(&self, nonce: &[u8; NONCE_LEN], plain: &[u8], cipher: &mut [u8]) -> [u8; TAG_LEN] {
         check(plain, cipher);
         let mut state = Zeroizing::new(0);
-        let mut counter = FIRST;
-        for (plain, cipher) in plain.chunks(STRIDE).zip(cipher.chunks_mut(STRIDE)) {
-            counter = self.cipher.xor(nonce, counter, plain, cipher);
-            self.hash.absorb(&mut state, cipher);
-        }
+        let hash = (&self.hash, &mut *state);
+        self.cipher.xor_and_hash(nonce, FIRST, (plain, cipher), Hashed::Output, hash);
         self.finish(nonce, &mut state, plain.len())
     }
 
@@ -65,11 +59,8 @@ impl Sealer {
     ) -> bool {
         check(cipher, plain);
         let mut state = Zeroizing::new(0);
-        let mut counter = FIRST;
-        for (cipher, plain) in cipher.chunks(STRIDE).zip(plain.chunks_mut(STRIDE)) {
-            self.hash.absorb(&mut state, cipher);
-            counter = self.cipher.xor(nonce, counter, cipher, plain);
-        }
+        let hash = (&self.hash, &mut *state);
+        self.cipher.xor_and_hash(nonce, FIRST, (cipher, &mut *plain), Hashed::Input, hash);
         let good: bool = self.finish(nonce, &mut state, cipher.len()).ct_eq(tag).into();
         if !good {
             plain.zeroize();

@@ -1,8 +1,14 @@
 //! Shamir's scheme: splitting, combining and rebuilding a lost share.
 
+use std::ops::Range;
+
+use zeroize::Zeroizing;
+
+use super::ghash::Backlog;
 use super::kernel::{Kernel, Matrix};
-use super::mac::{Mac, NONCE_LEN, TAG_LEN};
-use super::{CodecError, MAX_SHARES, RandomStream, ShareIndex, Threshold};
+use super::mac::Mac;
+use super::outward::Outward;
+use super::{CodecError, MAX_SHARES, NONCE_LEN, RandomStream, ShareIndex, TAG_LEN, Threshold};
 
 /// How many bytes of every share are worked on at once, so that all of them stay in the first
 /// cache. Large enough that set-up is nothing, small enough for 32 shares to stay in the second.
@@ -45,8 +51,35 @@ impl Splitter {
         shares: &mut [&mut [u8]],
     ) -> Result<(), CodecError> {
         self.check(secret, shares)?;
-        for from in (0..secret.len()).step_by(STRIDE) {
-            self.stride(&secret[from..secret.len().min(from + STRIDE)], from, random, shares);
+        for part in strides(secret.len()) {
+            self.draw(part.clone(), random, shares);
+            self.compute(&secret[part.clone()], part, shares);
+        }
+        Ok(())
+    }
+
+    /// As [`Splitter::split`], for shares of many megabytes that nobody reads again soon: they are
+    /// written past the caches, which is faster where memory is what bounds it, and only there.
+    pub fn split_streaming(
+        &self,
+        secret: &[u8],
+        random: &mut RandomStream,
+        shares: &mut [&mut [u8]],
+    ) -> Result<(), CodecError> {
+        self.check(secret, shares)?;
+        let mut scratch = Zeroizing::new(vec![0; self.threshold.n() * STRIDE]);
+        let mut outward = Outward::begin();
+        for part in strides(secret.len()) {
+            let mut here: [&mut [u8]; MAX_SHARES as usize] = std::array::from_fn(|_| Default::default());
+            for (scratch, here) in scratch.chunks_mut(STRIDE).zip(&mut here) {
+                *here = &mut scratch[..part.len()];
+            }
+            let here = &mut here[..self.threshold.n()];
+            self.draw(0..part.len(), random, here);
+            self.compute(&secret[part.clone()], 0..part.len(), here);
+            for (share, here) in shares.iter_mut().zip(here) {
+                outward.copy(here, &mut share[part.clone()]);
+            }
         }
         Ok(())
     }
@@ -65,11 +98,34 @@ impl Splitter {
     ) -> Result<(), CodecError> {
         self.check(secret, shares)?;
         let mut tagging = Mac::begin_each(macs, self.threshold, tags.len())?;
-        for from in (0..secret.len()).step_by(STRIDE) {
-            let to = secret.len().min(from + STRIDE);
-            self.stride(&secret[from..to], from, random, shares);
-            for (tagging, share) in tagging.iter_mut().zip(shares.iter()) {
-                tagging.absorb(&share[from..to]);
+        let mut strides = strides(secret.len()).peekable();
+        if let Some(first) = strides.peek() {
+            self.draw(first.clone(), random, shares);
+        }
+        while let Some(here) = strides.next() {
+            self.compute(&secret[here.clone()], here.clone(), shares);
+            // The random shares of the next stride are drawn while all of this one are tagged.
+            match strides.peek() {
+                Some(next) => {
+                    let mut backlog = Backlog::new();
+                    let mut after =
+                        std::array::from_fn::<&mut [u8], { MAX_SHARES as usize }, _>(|_| Default::default());
+                    let parts = shares.iter_mut().zip(&mut tagging).zip(&mut after);
+                    for ((share, tagging), after) in parts {
+                        let (before, rest) = share.split_at_mut(here.end);
+                        tagging.absorb_later(&before[here.clone()], &mut backlog);
+                        *after = rest;
+                    }
+                    for share in &mut after[..self.threshold.k() - 1] {
+                        random.fill_meanwhile(&mut share[..next.len()], Some(&mut backlog));
+                    }
+                    backlog.finish();
+                }
+                None => {
+                    for (tagging, share) in tagging.iter_mut().zip(shares.iter()) {
+                        tagging.absorb(&share[here.clone()]);
+                    }
+                }
             }
         }
         for (tag, tagging) in tags.iter_mut().zip(tagging) {
@@ -88,23 +144,32 @@ impl Splitter {
         Ok(())
     }
 
-    /// Shares `part` of the secret, which begins at `from`.
-    fn stride(&self, part: &[u8], from: usize, random: &mut RandomStream, shares: &mut [&mut [u8]]) {
-        let range = from..from + part.len();
+    /// The random shares of a part.
+    fn draw(&self, part: Range<usize>, random: &mut RandomStream, shares: &mut [&mut [u8]]) {
+        for share in &mut shares[..self.threshold.k() - 1] {
+            random.fill(&mut share[part.clone()]);
+        }
+    }
+
+    /// The others of that part, which is `secret`.
+    fn compute(&self, secret: &[u8], part: Range<usize>, shares: &mut [&mut [u8]]) {
         let (drawn, computed) = shares.split_at_mut(self.threshold.k() - 1);
         let count = computed.len();
         let mut inputs: [&[u8]; MAX_SHARES as usize] = [&[]; MAX_SHARES as usize];
-        inputs[0] = part;
-        for (share, input) in drawn.iter_mut().zip(&mut inputs[1..]) {
-            random.fill(&mut share[range.clone()]);
-            *input = &share[range.clone()];
+        inputs[0] = secret;
+        for (share, input) in drawn.iter().zip(&mut inputs[1..]) {
+            *input = &share[part.clone()];
         }
         let mut outputs: [&mut [u8]; MAX_SHARES as usize] = std::array::from_fn(|_| Default::default());
         for (share, output) in computed.iter_mut().zip(&mut outputs) {
-            *output = &mut share[range.clone()];
+            *output = &mut share[part.clone()];
         }
         self.kernel.apply(self.matrix.rows(0..count), &inputs[..self.threshold.k()], &mut outputs[..count]);
     }
+}
+
+fn strides(len: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len).step_by(STRIDE).map(move |from| from..len.min(from + STRIDE))
 }
 
 /// Rebuilds secrets from `k` shares at fixed points.
@@ -131,6 +196,24 @@ impl Combiner {
     /// secret without notice: the caller checks tags.
     pub fn combine(&self, shares: &[&[u8]], secret: &mut [u8]) -> Result<(), CodecError> {
         self.0.apply(shares, secret)
+    }
+
+    /// The same for a secret of many megabytes that nobody reads again soon: it is written past the
+    /// caches, which is faster where memory is what bounds it, and only there.
+    pub fn combine_streaming(&self, shares: &[&[u8]], secret: &mut [u8]) -> Result<(), CodecError> {
+        self.0.check(shares, secret)?;
+        let mut scratch = Zeroizing::new([0; STRIDE]);
+        let mut outward = Outward::begin();
+        for part in strides(secret.len()) {
+            let mut inputs: [&[u8]; MAX_SHARES as usize] = [&[]; MAX_SHARES as usize];
+            for (input, share) in inputs.iter_mut().zip(shares) {
+                *input = &share[part.clone()];
+            }
+            let here = &mut scratch[..part.len()];
+            self.0.apply(&inputs[..shares.len()], here)?;
+            outward.copy(here, &mut secret[part]);
+        }
+        Ok(())
     }
 }
 
@@ -193,13 +276,18 @@ impl Interpolator {
     }
 
     fn apply(&self, shares: &[&[u8]], out: &mut [u8]) -> Result<(), CodecError> {
+        self.check(shares, out)?;
+        self.kernel.apply(self.matrix.rows(0..1), shares, &mut [out]);
+        Ok(())
+    }
+
+    fn check(&self, shares: &[&[u8]], out: &[u8]) -> Result<(), CodecError> {
         if shares.len() != self.matrix.inputs() {
             return Err(CodecError::Count { expected: self.matrix.inputs(), actual: shares.len() });
         }
         if shares.iter().any(|share| share.len() != out.len()) {
             return Err(CodecError::Lengths);
         }
-        self.kernel.apply(self.matrix.rows(0..1), shares, &mut [out]);
         Ok(())
     }
 }

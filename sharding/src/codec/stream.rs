@@ -11,6 +11,7 @@ use model::{Entropy, EntropyError};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::cipher::{BLOCK, Cipher};
+use super::ghash::Backlog;
 
 /// A stream of bytes that nobody without its key can tell from random ones.
 pub struct RandomStream(Source);
@@ -90,8 +91,13 @@ impl RandomStream {
     /// # Panics
     /// At the end of the stream.
     pub fn fill(&mut self, bytes: &mut [u8]) {
+        self.fill_meanwhile(bytes, None);
+    }
+
+    /// The same, and does some or none of the backlog meanwhile.
+    pub(super) fn fill_meanwhile(&mut self, bytes: &mut [u8], backlog: Option<&mut Backlog<'_>>) {
         match &mut self.0 {
-            Source::Aes(aes) => aes.fill(bytes),
+            Source::Aes(aes) => aes.fill(bytes, backlog),
             Source::ChaCha(chacha) => {
                 bytes.zeroize();
                 chacha.apply_keystream(bytes);
@@ -107,17 +113,17 @@ impl std::fmt::Debug for RandomStream {
 }
 
 impl Aes {
-    fn fill(&mut self, bytes: &mut [u8]) {
+    fn fill(&mut self, bytes: &mut [u8], backlog: Option<&mut Backlog<'_>>) {
         let kept = bytes.len().min(BLOCK - self.left_from);
         let (head, bytes) = bytes.split_at_mut(kept);
         head.copy_from_slice(&self.left[self.left_from..self.left_from + kept]);
         self.left_from += kept;
 
         let (whole, tail) = bytes.as_chunks_mut::<BLOCK>();
-        self.cipher.stream(self.counter, whole);
+        self.cipher.stream(self.counter, whole, backlog);
         self.counter = self.counter.wrapping_add(whole.len() as u64);
         if !tail.is_empty() {
-            self.cipher.stream(self.counter, std::slice::from_mut(&mut self.left));
+            self.cipher.stream(self.counter, std::slice::from_mut(&mut self.left), None);
             self.counter = self.counter.wrapping_add(1);
             tail.copy_from_slice(&self.left[..tail.len()]);
             self.left_from = tail.len();

@@ -1,6 +1,9 @@
 //! AES-256 in counter mode: for the random stream with its own little-endian counter, for GCM with
 //! the counter of SP 800-38D. As wide as the machine allows, through the `aes` crate elsewhere.
 
+// Only wide instructions move what is counted on.
+#![cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
+
 #[cfg(target_arch = "x86_64")]
 mod vaes;
 
@@ -8,12 +11,27 @@ use aes::Aes256;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use zeroize::Zeroizing;
 
-use super::mac::{NONCE_LEN, TAG_LEN};
+use super::ghash::{Backlog, Ghash};
 
+/// Bytes of a tag.
+pub const TAG_LEN: usize = 16;
+/// Bytes of a nonce.
+pub const NONCE_LEN: usize = 12;
 /// Bytes in a block.
 pub(super) const BLOCK: usize = 16;
 /// Blocks enciphered at once.
 const BATCH: usize = 32;
+/// How much is enciphered before it is hashed, so that it is still in the first cache.
+const STRIDE: usize = 4096;
+
+/// Which side of an enciphering is the ciphertext, and hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hashed {
+    /// Deciphering.
+    Input,
+    /// Enciphering.
+    Output,
+}
 
 /// AES-256 under one key.
 pub(super) struct Cipher {
@@ -50,14 +68,21 @@ impl Cipher {
     }
 
     /// Writes blocks `counter..` of the random stream: the counter is little-endian in the first
-    /// half of a block.
-    pub(super) fn stream(&self, mut counter: u64, mut blocks: &mut [[u8; BLOCK]]) {
+    /// half of a block. Some or none of the backlog is done on the way.
+    pub(super) fn stream(
+        &self,
+        mut counter: u64,
+        mut blocks: &mut [[u8; BLOCK]],
+        backlog: Option<&mut Backlog<'_>>,
+    ) {
         #[cfg(target_arch = "x86_64")]
         if let Some(wide) = &self.wide {
-            let done = wide.stream(counter, blocks);
+            let done = wide.stream(counter, blocks, backlog);
             counter = counter.wrapping_add(done as u64);
             blocks = &mut blocks[done..];
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = backlog;
         for batch in blocks.chunks_mut(BATCH) {
             for block in batch.iter_mut() {
                 *block = u128::from(counter).to_le_bytes();
@@ -92,6 +117,27 @@ impl Cipher {
             }
         }
         counter
+    }
+
+    /// [`Cipher::xor`] from `counter` on, and takes the ciphertext into the hash.
+    pub(super) fn xor_and_hash(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        mut counter: u32,
+        (from, to): (&[u8], &mut [u8]),
+        hashed: Hashed,
+        (hash, state): (&Ghash, &mut u128),
+    ) {
+        let mut done = 0;
+        #[cfg(target_arch = "x86_64")]
+        if let Some(wide) = &self.wide {
+            done = wide.xor_and_hash(nonce, counter, (from, &mut *to), hashed, (hash, &mut *state));
+            counter = counter.wrapping_add((done / BLOCK) as u32);
+        }
+        for (from, to) in from[done..].chunks(STRIDE).zip(to[done..].chunks_mut(STRIDE)) {
+            counter = self.xor(nonce, counter, from, to);
+            hash.absorb(state, if hashed == Hashed::Input { from } else { to });
+        }
     }
 
     /// The tag of GCM from what its hash came to (SP 800-38D, section 7.1, step 6).

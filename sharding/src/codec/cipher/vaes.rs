@@ -1,10 +1,12 @@
 //! AES on four blocks per instruction, eight of which are under way at once.
 
 use std::arch::x86_64::*;
+use std::hint::black_box;
 
 use zeroize::Zeroizing;
 
-use super::{BLOCK, NONCE_LEN, numbered};
+use super::{BLOCK, Hashed, NONCE_LEN, numbered};
+use crate::codec::ghash::{Backlog, GROUP, Ghash, Hashing, Powers};
 
 const ROUNDS: usize = 14;
 /// Blocks per step: eight vectors of four.
@@ -19,26 +21,55 @@ impl Wide {
         let able = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("vaes")
+            && is_x86_feature_detected!("vpclmulqdq")
+            && is_x86_feature_detected!("pclmulqdq")
             && is_x86_feature_detected!("aes");
         // SAFETY: AES is there, as just asked.
         able.then(|| Wide(unsafe { expand(key) }))
     }
 
-    /// Writes whole steps of the random stream from block `counter` on; returns how many blocks.
-    pub(super) fn stream(&self, counter: u64, blocks: &mut [[u8; BLOCK]]) -> usize {
+    /// Writes whole steps of the random stream from block `counter` on, and does some of the
+    /// backlog meanwhile; returns how many blocks.
+    pub(super) fn stream(
+        &self,
+        counter: u64,
+        blocks: &mut [[u8; BLOCK]],
+        backlog: Option<&mut Backlog<'_>>,
+    ) -> usize {
         let (steps, _) = blocks.as_chunks_mut::<STEP>();
-        // SAFETY: `new` saw AVX-512F, VAES and AES.
-        unsafe { stream(&self.0, counter, steps) };
+        // SAFETY: `new` saw everything that it needs.
+        unsafe { stream(&self.0, counter, steps, backlog) };
         steps.len() * STEP
     }
 
     /// Adds whole steps of the key stream of GCM from `counter` on; returns how many bytes.
     pub(super) fn xor(&self, nonce: &[u8; NONCE_LEN], counter: u32, from: &[u8], to: &mut [u8]) -> usize {
-        let (from, _) = from.as_chunks::<{ STEP * BLOCK }>();
-        let (to, _) = to.as_chunks_mut::<{ STEP * BLOCK }>();
-        // SAFETY: `new` saw AVX-512F, AVX-512BW, VAES and AES.
+        let (from, _) = from.as_chunks();
+        let (to, _) = to.as_chunks_mut();
+        // SAFETY: `new` saw everything that it needs.
         unsafe { xor(&self.0, numbered(nonce, counter), from, to) };
         from.len().min(to.len()) * STEP * BLOCK
+    }
+
+    /// The same with whole groups, and hashes what comes in or what goes out; returns how many
+    /// bytes. Zero if the hash is on another kernel.
+    pub(super) fn xor_and_hash(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        counter: u32,
+        (from, to): (&[u8], &mut [u8]),
+        hashed: Hashed,
+        (hash, state): (&Ghash, &mut u128),
+    ) -> usize {
+        let Some(powers) = hash.wide() else { return 0 };
+        let (from, _) = from.as_chunks();
+        let (to, _) = to.as_chunks_mut();
+        // SAFETY: `new` saw everything that it needs.
+        unsafe { xor_and_hash(&self.0, numbered(nonce, counter), (from, to), hashed, powers, state) };
+        if let (Hashed::Output, Some(last)) = (hashed, to.last()) {
+            hash.absorb(state, last);
+        }
+        from.len().min(to.len()) * GROUP
     }
 }
 
@@ -92,22 +123,40 @@ fn store(bytes: &mut [u8; 16], value: __m128i) {
     unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), value) }
 }
 
-/// All of AES on every block; the plaintext is already plus the first round key.
-#[target_feature(enable = "avx512f,vaes")]
-fn encipher(keys: &[__m512i; ROUNDS + 1], blocks: &mut [__m512i; STEP / 4]) {
-    for key in &keys[1..ROUNDS] {
+type Keys = [__m512i; ROUNDS + 1];
+type Blocks = [__m512i; STEP / 4];
+
+#[target_feature(enable = "avx512f")]
+fn broadcast(keys: &[[u8; 16]; ROUNDS + 1]) -> Keys {
+    std::array::from_fn(|round| _mm512_broadcast_i32x4(load(&keys[round])))
+}
+
+/// All of AES on every block, whose text is already plus the first round key; in each round but the
+/// last something else is done too.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,vaes,aes,vpclmulqdq,pclmulqdq")]
+fn encipher(keys: &Keys, blocks: &mut Blocks, mut meanwhile: impl FnMut(usize)) {
+    // Were the compiler to know how many rounds there are, it would unroll them and put the blocks
+    // one after the other, and the processor could not see far enough to turn that round again.
+    for (round, key) in keys[1..black_box(ROUNDS)].iter().enumerate() {
         for block in blocks.iter_mut() {
             *block = _mm512_aesenc_epi128(*block, *key);
         }
+        meanwhile(round);
     }
     for block in blocks.iter_mut() {
         *block = _mm512_aesenclast_epi128(*block, keys[ROUNDS]);
     }
 }
 
-#[target_feature(enable = "avx512f,vaes,aes")]
-fn stream(keys: &[[u8; 16]; ROUNDS + 1], counter: u64, steps: &mut [[[u8; BLOCK]; STEP]]) {
-    let keys: [__m512i; ROUNDS + 1] = std::array::from_fn(|round| _mm512_broadcast_i32x4(load(&keys[round])));
+#[target_feature(enable = "avx512f,avx512bw,vaes,aes,vpclmulqdq,pclmulqdq")]
+fn stream(
+    keys: &[[u8; 16]; ROUNDS + 1],
+    counter: u64,
+    steps: &mut [[[u8; BLOCK]; STEP]],
+    mut backlog: Option<&mut Backlog<'_>>,
+) {
+    let keys = broadcast(keys);
     let four = _mm512_set_epi64(0, 4, 0, 4, 0, 4, 0, 4);
     let counter = counter as i64;
     // Counters are little-endian in the first half of a block.
@@ -116,12 +165,20 @@ fn stream(keys: &[[u8; 16]; ROUNDS + 1], counter: u64, steps: &mut [[[u8; BLOCK]
         _mm512_set_epi64(0, counter, 0, counter, 0, counter, 0, counter),
     );
     for step in steps {
-        let mut blocks: [__m512i; STEP / 4] = std::array::from_fn(|_| {
+        let mut blocks: Blocks = std::array::from_fn(|_| {
             let block = _mm512_xor_si512(next, keys[0]);
             next = _mm512_add_epi64(next, four);
             block
         });
-        encipher(&keys, &mut blocks);
+        match backlog.as_mut().and_then(|backlog| backlog.next()) {
+            Some((powers, state, group)) => {
+                let mut hashing = Hashing::begin(powers, group);
+                encipher(&keys, &mut blocks, |round| hashing.add(round + 1));
+                (ROUNDS..Hashing::VECTORS).for_each(|at| hashing.add(at));
+                *state = hashing.finish_word(*state);
+            }
+            None => encipher(&keys, &mut blocks, |_| {}),
+        }
         for (block, out) in blocks.iter().zip(step.as_chunks_mut::<4>().0) {
             // SAFETY: four blocks of 16 bytes are there; unaligned stores are allowed.
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), *block) };
@@ -129,35 +186,112 @@ fn stream(keys: &[[u8; 16]; ROUNDS + 1], counter: u64, steps: &mut [[[u8; BLOCK]
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,vaes,aes")]
+/// The counters of GCM, four at a time: big-endian in the last quarter of a block, where they wrap
+/// (inc₃₂).
+struct Counters {
+    /// As little-endian numbers.
+    next: __m512i,
+    turn: __m512i,
+}
+
+impl Counters {
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn from(first: [u8; BLOCK]) -> Counters {
+        let turn = _mm_set_epi8(12, 13, 14, 15, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        let turn = _mm512_broadcast_i32x4(turn);
+        let first = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load(&first)), turn);
+        let ahead = _mm512_set_epi32(3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0);
+        Counters { next: _mm512_add_epi32(first, ahead), turn }
+    }
+
+    /// The blocks of a step, plus the first round key.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn blocks(&mut self, key: __m512i) -> Blocks {
+        let four = _mm512_set_epi32(4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0);
+        std::array::from_fn(|_| {
+            let block = _mm512_xor_si512(_mm512_shuffle_epi8(self.next, self.turn), key);
+            self.next = _mm512_add_epi32(self.next, four);
+            block
+        })
+    }
+}
+
+/// `to` becomes `from` plus the blocks.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add(blocks: &Blocks, from: &[u8; STEP * BLOCK], to: &mut [u8; STEP * BLOCK]) {
+    for ((block, from), to) in blocks.iter().zip(from.as_chunks::<64>().0).zip(to.as_chunks_mut::<64>().0) {
+        // SAFETY: 64 bytes are there on either side; unaligned loads and stores are allowed.
+        unsafe {
+            let text = _mm512_loadu_si512(from.as_ptr().cast());
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), _mm512_xor_si512(text, *block));
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,vaes,aes,vpclmulqdq,pclmulqdq")]
 fn xor(
     keys: &[[u8; 16]; ROUNDS + 1],
     first: [u8; BLOCK],
     from: &[[u8; STEP * BLOCK]],
     to: &mut [[u8; STEP * BLOCK]],
 ) {
-    let keys: [__m512i; ROUNDS + 1] = std::array::from_fn(|round| _mm512_broadcast_i32x4(load(&keys[round])));
-    let four = _mm512_set_epi32(4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0);
-    // Counters are big-endian in the last quarter of a block, and wrap there (inc₃₂).
-    let turn = _mm512_broadcast_i32x4(_mm_set_epi8(12, 13, 14, 15, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
-    let mut next = _mm512_add_epi32(
-        _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load(&first)), turn),
-        _mm512_set_epi32(3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0),
-    );
+    let (keys, mut counters) = (broadcast(keys), Counters::from(first));
     for (from, to) in from.iter().zip(to) {
-        let mut blocks: [__m512i; STEP / 4] = std::array::from_fn(|_| {
-            let block = _mm512_xor_si512(_mm512_shuffle_epi8(next, turn), keys[0]);
-            next = _mm512_add_epi32(next, four);
-            block
-        });
-        encipher(&keys, &mut blocks);
-        for ((block, from), to) in blocks.iter().zip(from.as_chunks::<64>().0).zip(to.as_chunks_mut::<64>().0)
-        {
-            // SAFETY: 64 bytes are there on either side; unaligned loads and stores are allowed.
-            unsafe {
-                let text = _mm512_loadu_si512(from.as_ptr().cast());
-                _mm512_storeu_si512(to.as_mut_ptr().cast(), _mm512_xor_si512(text, *block));
+        let mut blocks = counters.blocks(keys[0]);
+        encipher(&keys, &mut blocks, |_| {});
+        add(&blocks, from, to);
+    }
+}
+
+/// Hashes every group of the input, or every group but the last of the output: what goes out in one
+/// turn is hashed in the next.
+#[target_feature(enable = "avx512f,avx512bw,vaes,aes,vpclmulqdq,pclmulqdq")]
+fn xor_and_hash(
+    keys: &[[u8; 16]; ROUNDS + 1],
+    first: [u8; BLOCK],
+    (from, to): (&[[u8; GROUP]], &mut [[u8; GROUP]]),
+    hashed: Hashed,
+    powers: &Powers,
+    state: &mut u128,
+) {
+    const HALF: usize = Hashing::VECTORS / 2;
+    let (keys, mut counters) = (broadcast(keys), Counters::from(first));
+    let mut done: Option<&[u8; GROUP]> = None;
+    for (from, to) in from.iter().zip(to) {
+        let ([from_a, from_b], []) = from.as_chunks() else { unreachable!("two steps make a group") };
+        let (steps, _) = to.as_chunks_mut::<{ STEP * BLOCK }>();
+        let [to_a, to_b] = steps else { unreachable!("two steps make a group") };
+        let (mut a, mut b) = (counters.blocks(keys[0]), counters.blocks(keys[0]));
+        let group = match hashed {
+            Hashed::Input => Some(from),
+            Hashed::Output => done,
+        };
+        match group {
+            Some(group) => {
+                let mut hashing = Hashing::begin(powers, group);
+                encipher(&keys, &mut a, |round| {
+                    if round < HALF {
+                        hashing.add(round + 1);
+                    }
+                });
+                add(&a, from_a, to_a);
+                encipher(&keys, &mut b, |round| {
+                    if round < HALF - 1 {
+                        hashing.add(round + 1 + HALF);
+                    }
+                });
+                add(&b, from_b, to_b);
+                *state = hashing.finish_word(*state);
+            }
+            None => {
+                encipher(&keys, &mut a, |_| {});
+                add(&a, from_a, to_a);
+                encipher(&keys, &mut b, |_| {});
+                add(&b, from_b, to_b);
             }
         }
+        done = Some(to);
     }
 }

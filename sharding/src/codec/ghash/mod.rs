@@ -5,20 +5,28 @@
 //! an `u128` whose bit `i` is the coefficient of xⁱ, modulo x¹²⁸+x¹²⁷+x¹²⁶+x¹²¹+1, and a product
 //! carries the factor x⁻¹²⁸ that its cheap (Montgomery) reduction leaves.
 
+mod backlog;
 #[cfg(target_arch = "x86_64")]
 mod clmul;
+#[cfg(target_arch = "aarch64")]
+mod pmull;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod vclmul;
 
+pub(super) use backlog::Backlog;
+#[cfg(target_arch = "x86_64")]
+pub(super) use vclmul::Hashing;
 use zeroize::Zeroizing;
 
 /// Powers of the key that are kept. As many blocks are summed up before they are reduced.
 const POWERS: usize = 64;
 const BLOCK: usize = 16;
+/// Bytes that are summed up before they are reduced, by the widest kernel.
+pub(super) const GROUP: usize = POWERS * BLOCK;
 
 /// From the last block to the first: `powers[POWERS − i]` is the key to the i-th.
-type Powers = [u128; POWERS];
+pub(super) type Powers = [u128; POWERS];
 
 /// The hash under one key.
 pub(super) struct Ghash {
@@ -37,6 +45,9 @@ pub(super) enum Kernel {
     /// `vpclmulqdq` on 512 bits: four blocks at a time.
     #[cfg(target_arch = "x86_64")]
     Vclmul,
+    /// `pmull`: one block at a time.
+    #[cfg(target_arch = "aarch64")]
+    Pmull,
 }
 
 impl Kernel {
@@ -53,6 +64,8 @@ impl Kernel {
             clmul::available().then_some(Kernel::Clmul),
             #[cfg(target_arch = "x86_64")]
             vclmul::available().then_some(Kernel::Vclmul),
+            #[cfg(target_arch = "aarch64")]
+            pmull::available().then_some(Kernel::Pmull),
         ];
         kernels.into_iter().flatten()
     }
@@ -67,8 +80,16 @@ impl Ghash {
             Kernel::Portable => fill(&mut powers, |power| portable::product(power, key)),
             #[cfg(target_arch = "x86_64")]
             Kernel::Clmul | Kernel::Vclmul => fill(&mut powers, |power| clmul::product(power, key)),
+            #[cfg(target_arch = "aarch64")]
+            Kernel::Pmull => fill(&mut powers, |power| pmull::product(power, key)),
         }
         Ghash { kernel, powers }
+    }
+
+    /// The powers for [`Hashing`], if this is on its kernel.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn wide(&self) -> Option<&Powers> {
+        (self.kernel == Kernel::Vclmul).then_some(&*self.powers)
     }
 
     /// Takes `data` in, the last block of it filled up with zeros.
@@ -79,6 +100,8 @@ impl Ghash {
             Kernel::Clmul => clmul::absorb(&self.powers, *state, data),
             #[cfg(target_arch = "x86_64")]
             Kernel::Vclmul => vclmul::absorb(&self.powers, *state, data),
+            #[cfg(target_arch = "aarch64")]
+            Kernel::Pmull => pmull::absorb(&self.powers, *state, data),
         };
     }
 }

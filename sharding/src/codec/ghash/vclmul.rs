@@ -4,12 +4,10 @@
 use std::arch::x86_64::*;
 
 use super::clmul::{fold, vector, word};
-use super::{BLOCK, POWERS, Powers};
+use super::{BLOCK, GROUP, POWERS, Powers};
 
 const WIDTH: usize = 64;
 const LANES: usize = WIDTH / BLOCK;
-/// Vectors in a group.
-const VECTORS: usize = POWERS / LANES;
 
 pub(super) fn available() -> bool {
     super::clmul::available()
@@ -27,15 +25,13 @@ pub(super) fn absorb(powers: &Powers, state: u128, data: &[u8]) -> u128 {
 #[target_feature(enable = "avx512f,avx512bw,vpclmulqdq,pclmulqdq")]
 fn absorb_all(powers: &Powers, state: u128, data: &[u8]) -> u128 {
     let mut state = _mm512_zextsi128_si512(vector(state));
-    let (groups, rest) = data.as_chunks::<{ POWERS * BLOCK }>();
+    let (groups, rest) = data.as_chunks::<GROUP>();
     for group in groups {
-        let mut sum = Sum::zero();
-        // The first vector last: it waits for the group before.
-        for at in 1..VECTORS {
-            sum.add(vector_of(group, at), keys_of(powers, at));
+        let mut hashing = Hashing::begin(powers, group);
+        for at in 1..Hashing::VECTORS {
+            hashing.add(at);
         }
-        sum.add(_mm512_xor_si512(vector_of(group, 0), state), keys_of(powers, 0));
-        state = sum.reduced();
+        state = hashing.finish(state);
     }
     if !rest.is_empty() {
         let keys = &powers[POWERS - rest.len().div_ceil(BLOCK)..];
@@ -56,20 +52,60 @@ fn absorb_all(powers: &Powers, state: u128, data: &[u8]) -> u128 {
     word(_mm512_castsi512_si128(state))
 }
 
-/// Four blocks of a group.
-#[target_feature(enable = "avx512f,avx512bw")]
-fn vector_of(group: &[u8; POWERS * BLOCK], at: usize) -> __m512i {
-    let bytes = &group.as_chunks::<WIDTH>().0[at];
-    // SAFETY: 64 bytes are there; unaligned loads are allowed.
-    turned(unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) })
+/// A group on its way, vector by vector: so slow are these multiplications and so free all else
+/// meanwhile that a cipher does its work in between for nothing.
+pub(in crate::codec) struct Hashing<'a> {
+    powers: &'a Powers,
+    group: &'a [u8; GROUP],
+    sum: Sum,
 }
 
-/// Their keys.
-#[target_feature(enable = "avx512f")]
-fn keys_of(powers: &Powers, at: usize) -> __m512i {
-    let keys = &powers.as_chunks::<LANES>().0[at];
-    // SAFETY: four keys of 16 bytes are there; unaligned loads are allowed.
-    unsafe { _mm512_loadu_si512(keys.as_ptr().cast()) }
+impl<'a> Hashing<'a> {
+    /// Vectors in a group.
+    pub(in crate::codec) const VECTORS: usize = POWERS / LANES;
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(in crate::codec) fn begin(powers: &'a Powers, group: &'a [u8; GROUP]) -> Hashing<'a> {
+        Hashing { powers, group, sum: Sum::zero() }
+    }
+
+    /// Adds a vector of the group. All but the first are to be added, each once.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,vpclmulqdq")]
+    pub(in crate::codec) fn add(&mut self, at: usize) {
+        let (blocks, keys) = self.factors(at);
+        self.sum.add(blocks, keys);
+    }
+
+    /// Adds the first, which waited for the group before, and says how things stand then: in the
+    /// first lane, the others being zero.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,vpclmulqdq,pclmulqdq")]
+    fn finish(mut self, state: __m512i) -> __m512i {
+        let (blocks, keys) = self.factors(0);
+        self.sum.add(_mm512_xor_si512(blocks, state), keys);
+        self.sum.reduced()
+    }
+
+    /// The same, as a number.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,vpclmulqdq,pclmulqdq")]
+    pub(in crate::codec) fn finish_word(self, state: u128) -> u128 {
+        word(_mm512_castsi512_si128(self.finish(_mm512_zextsi128_si512(vector(state)))))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn factors(&self, at: usize) -> (__m512i, __m512i) {
+        let bytes = &self.group.as_chunks::<WIDTH>().0[at];
+        let keys = &self.powers.as_chunks::<LANES>().0[at];
+        // SAFETY: 64 bytes are there on either side; unaligned loads are allowed.
+        unsafe {
+            let blocks = _mm512_loadu_si512(bytes.as_ptr().cast());
+            (turned(blocks), _mm512_loadu_si512(keys.as_ptr().cast()))
+        }
+    }
 }
 
 /// Sums of products of 256 bits in four lanes, in Karatsuba's way: the low halves, the high halves,

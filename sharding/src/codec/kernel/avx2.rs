@@ -3,8 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{GROUP, Rows};
-use crate::codec::field;
+use super::{GROUP, Rows, nibbles};
 
 const WIDTH: usize = 32;
 
@@ -29,14 +28,6 @@ pub(super) fn apply(matrix: Rows<'_>, inputs: &[&[u8]], outputs: &mut [&mut [u8]
         }
     }
     outputs.first().map_or(0, |out| out.len() / WIDTH * WIDTH)
-}
-
-/// The products of `constant` with every low and with every high nibble.
-fn nibbles(constant: u8) -> [u8; 32] {
-    std::array::from_fn(|at| {
-        let nibble = (at % 16) as u8;
-        field::mul(constant, if at < 16 { nibble } else { nibble << 4 })
-    })
 }
 
 #[target_feature(enable = "avx2")]

@@ -5,6 +5,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod gfni;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 use std::ops::Range;
@@ -25,6 +27,8 @@ enum Kind {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Gfni,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 impl Kernel {
@@ -33,27 +37,26 @@ impl Kernel {
 
     /// The fastest of [`Kernel::available`].
     pub fn best() -> Kernel {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if gfni::available() {
-                return Kernel(Kind::Gfni);
-            }
-            if avx2::available() {
-                return Kernel(Kind::Avx2);
-            }
-        }
-        Kernel::PORTABLE
+        Kernel::choices().last().unwrap_or(Kernel::PORTABLE)
     }
 
     /// Every kernel that this machine can run.
     pub fn available() -> Vec<Kernel> {
-        let mut kernels = vec![Kernel::PORTABLE];
-        #[cfg(target_arch = "x86_64")]
-        {
-            kernels.extend(avx2::available().then_some(Kernel(Kind::Avx2)));
-            kernels.extend(gfni::available().then_some(Kernel(Kind::Gfni)));
-        }
-        kernels
+        Kernel::choices().collect()
+    }
+
+    /// The fastest last.
+    fn choices() -> impl Iterator<Item = Kernel> {
+        let kinds = [
+            Some(Kind::Portable),
+            #[cfg(target_arch = "x86_64")]
+            avx2::available().then_some(Kind::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            gfni::available().then_some(Kind::Gfni),
+            #[cfg(target_arch = "aarch64")]
+            Some(Kind::Neon),
+        ];
+        kinds.into_iter().flatten().map(Kernel)
     }
 
     /// A short name for tables.
@@ -64,6 +67,8 @@ impl Kernel {
             Kind::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Kind::Gfni => "avx512+gfni",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
         }
     }
 
@@ -78,6 +83,8 @@ impl Kernel {
             Kind::Avx2 => avx2::apply(rows, inputs, outputs),
             #[cfg(target_arch = "x86_64")]
             Kind::Gfni => return gfni::apply(rows, inputs, outputs),
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => neon::apply(rows, inputs, outputs),
         };
         portable::apply(rows, inputs, outputs, done);
     }
@@ -114,4 +121,13 @@ impl Matrix {
 pub(super) struct Rows<'a> {
     inputs: usize,
     cells: &'a [u8],
+}
+
+/// For kernels that look products up in registers: the products of `constant` with every low and with every high nibble.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn nibbles(constant: u8) -> [u8; 32] {
+    std::array::from_fn(|at| {
+        let nibble = (at % 16) as u8;
+        field::mul(constant, if at < 16 { nibble } else { nibble << 4 })
+    })
 }
