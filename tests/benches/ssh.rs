@@ -58,20 +58,7 @@ impl Drop for Sshd {
 
 impl Bench {
     fn set_up(dir: &Path) -> Result<Bench> {
-        let ports = Ports::free()?;
-        let node = Node::up(&dir.join("node"), ports)?;
-        let admin = Device::new(&dir.join("admin"), ports);
-        let token = fs::read_to_string(node.dir.join("broker").join("admin.token"))?;
-        admin.enrol("admin", token.trim())?;
-        for words in [
-            "dataset create tiny --condition HMB --title tiny",
-            "study create bench --purpose HMB --until 2035-03-31 --title bench",
-            "member add bench admin",
-            "grant create --study bench --dataset tiny --until 2035-03-31",
-        ] {
-            admin.sekisho(words)?.go()?.ok()?;
-        }
-        admin.sekisho("put --dataset tiny")?.arg(tests::data().join("q.fa")).go()?.ok()?;
+        let (node, admin) = Node::with_a_study(dir, "bench", &[&tests::data().join("q.fa")])?;
         let (sshd, direct) = direct_sshd(dir, &admin.home)?;
         Ok(Bench { node, device: admin, direct, _sshd: sshd })
     }

@@ -107,6 +107,28 @@ impl Node {
         }
     }
 
+    /// A node in `dir` whose administrator is a member of `study`, with `files` in the dataset
+    /// `tiny` that it may read: what benchmarks stand on.
+    pub fn with_a_study(dir: &Path, study: &str, files: &[&Path]) -> Result<(Node, Device)> {
+        let ports = Ports::free()?;
+        let node = Node::up(&dir.join("node"), ports)?;
+        let admin = Device::new(&dir.join("admin"), ports);
+        let token = std::fs::read_to_string(node.dir.join("broker").join("admin.token"))?;
+        admin.enrol("admin", token.trim())?;
+        for words in [
+            "dataset create tiny --condition HMB --title tiny".to_owned(),
+            format!("study create {study} --purpose HMB --until 2035-03-31 --title {study}"),
+            format!("member add {study} admin"),
+            format!("grant create --study {study} --dataset tiny --until 2035-03-31"),
+        ] {
+            admin.sekisho(&words)?.go()?.ok()?;
+        }
+        for file in files {
+            admin.sekisho("put --dataset tiny")?.arg(file).go()?.ok()?;
+        }
+        Ok((node, admin))
+    }
+
     /// The command that starts it.
     pub fn command(dir: &Path, ports: Ports) -> Result<Run> {
         Ok(run(binary("sekisho")?).arg("up").arg("--dir").arg(dir).args(&format!(
