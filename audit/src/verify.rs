@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::disk::{files_under, is_temporary};
 use crate::tiles::{Kind, Tile, parse_bundle, push_entry};
 use crate::tree::{Edge, Hash, WIDTH, leaf_hash};
-use crate::wal::{Segment, Tail, segments_in};
+use crate::wal::{BatchFault, Segment, Tail, segments_in};
 use crate::{Checkpoint, LogPublicKey, ReadError};
 
 /// What a log was found to be.
@@ -204,7 +204,13 @@ impl WalHashes {
             wal.bytes += segment.len;
             match tail {
                 Tail::Clean => {}
-                Tail::Torn(_) if i + 1 == paths.len() && segment.next >= checkpoint.size => {
+                // A write that was cut short began with a batch's first bytes; they lie in one sector.
+                // Anything else behind the last batch nobody wrote, unless it is being written now.
+                Tail::Torn(cause)
+                    if i + 1 == paths.len()
+                        && segment.next >= checkpoint.size
+                        && (live || matches!(cause, BatchFault::Short | BatchFault::Check)) =>
+                {
                     let len = fs::metadata(path).map_or(segment.len, |m| m.len());
                     wal.unfinished = len.saturating_sub(segment.len);
                 }

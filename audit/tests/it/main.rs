@@ -105,6 +105,32 @@ async fn a_flipped_byte_anywhere_is_found_and_named() {
 }
 
 #[tokio::test]
+async fn a_flipped_byte_in_the_space_taken_in_advance_is_found_in_a_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    fill(&log, "small", 9).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let copy = tempfile::tempdir().unwrap();
+    for path in files(dir.path()) {
+        let to = copy.path().join(path.strip_prefix(dir.path()).unwrap());
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(path, to).unwrap();
+    }
+    log.close().await;
+    assert!(verify_dir(copy.path(), key().public()).is_ok());
+    let segment = files(&copy.path().join("wal")).pop().unwrap();
+    let good = fs::read(&segment).unwrap();
+    let used = good.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    assert!(good.len() > used + 1000, "there is space taken in advance");
+    for at in [used, used + 1, used + 40, used + 500, good.len() - 1] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        fs::write(&segment, bytes).unwrap();
+        assert!(verify_dir(copy.path(), key().public()).is_err(), "byte {at} of {}", good.len());
+    }
+}
+
+#[tokio::test]
 async fn a_missing_or_a_foreign_file_is_found_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
