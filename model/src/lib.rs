@@ -1,5 +1,6 @@
-//! What everything else speaks of: identifiers, instants, and the two things a pure function may
-//! not take from the air, time ([`Clock`]) and randomness ([`Entropy`]).
+//! What everything else speaks of: identifiers, instants, the two things a pure function may not take
+//! from the air, time ([`Clock`]) and randomness ([`Entropy`]), and the forms in which a process tells
+//! how it is ([`metrics`]).
 //!
 //! No I/O happens here. The two ambient sources live in [`ambient`], the only module of the tree
 //! that may ask the operating system for them; binaries construct them and hand them down.
@@ -8,6 +9,7 @@ pub mod ambient;
 mod clock;
 mod entropy;
 mod id;
+pub mod metrics;
 
 pub use clock::{Clock, ManualClock, Timestamp, TimestampError};
 pub use entropy::{Entropy, EntropyError, SeededEntropy};
