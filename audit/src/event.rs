@@ -15,7 +15,7 @@ pub struct Event {
     pub kind: EventKind,
     /// On whose behalf, where that is known.
     pub person: Option<PersonId>,
-    /// With which of their devices: the fingerprint of its key, `SHA256:…`.
+    /// With which of their devices: the fingerprint of the key or certificate it proved, `SHA256:…`.
     pub device: Option<String>,
     /// In which session.
     pub session: Option<SessionId>,
@@ -175,8 +175,18 @@ pub enum EventKind {
     WitnessRefused { witness: String, reason: String },
     /// A collector has fallen behind or does not answer.
     SinkLagging { sink: String, lag: u64, last_error: String },
-    /// A collector has everything again.
+    /// A collector works again and has all but the last events.
     SinkRecovered { sink: String },
+    /// A collector will never take some events; the feed went on without them.
+    SinkRejected {
+        sink: String,
+        /// How many, since it was last said.
+        count: u64,
+        /// The last of them.
+        index: u64,
+        /// What the collector says.
+        reason: String,
+    },
 }
 
 impl EventKind {

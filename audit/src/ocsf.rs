@@ -174,6 +174,7 @@ fn class(event: &Event) -> Class {
         K::WitnessRecovered { .. } => (LIFECYCLE, 99, Informational, true),
         K::SinkLagging { .. } => (LIFECYCLE, 99, High, false),
         K::SinkRecovered { .. } => (LIFECYCLE, 99, Informational, true),
+        K::SinkRejected { .. } => (LIFECYCLE, 99, High, false),
     };
     Class { class, activity, severity, success }
 }

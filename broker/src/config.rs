@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use certs::TrustDomain;
 use serde::Deserialize;
+use siem::SinkConfig;
 
 /// The configuration as it is first written. Every line that is commented out shows its default.
 pub const FIRST: &str = include_str!("config.toml");
@@ -33,18 +34,16 @@ pub struct Config {
     pub max_sessions: usize,
     /// How long sessions may take to end when the broker stops, in seconds.
     pub drain_secs: u64,
-    /// The collector that follows the audit log.
-    pub siem: Option<Siem>,
+    /// The collectors that follow the audit log.
+    pub siem: Siem,
 }
 
-/// Where the audit log is followed to: syslog (RFC 5424) over mutual TLS (RFC 5425).
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Where the audit log is followed to.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Siem {
-    /// Host and port of the collector.
-    pub address: String,
-    /// The name that its certificate must have.
-    pub server_name: String,
+    /// The collectors, each with a name of its own.
+    pub sink: Vec<SinkConfig>,
 }
 
 impl Default for Config {
@@ -62,7 +61,7 @@ impl Default for Config {
             user: None,
             max_sessions: 256,
             drain_secs: 5,
-            siem: None,
+            siem: Siem::default(),
         }
     }
 }
@@ -123,6 +122,11 @@ impl Config {
         if config.drain_secs > 600 {
             return Err(value("drain_secs is at most 600"));
         }
+        let mut names: Vec<&str> = config.siem.sink.iter().map(|sink| sink.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(value(&format!("two sinks have the name {:?}", twice[0])));
+        }
         Ok(config)
     }
 
@@ -159,6 +163,9 @@ mod tests {
             "max_sessions = 0",
             "names = []\naddresses = []",
             "[siem]\naddress = \"a:1\"",
+            "[[siem.sink]]\nname = \"a\"\nkind = \"file\"",
+            "[[siem.sink]]\nname = \"a\"\nkind = \"file\"\npath = \"p\"\ncolour = 1",
+            "[[siem.sink]]\nname = \"a\"\nkind = \"file\"\npath = \"p\"\n[[siem.sink]]\nname = \"a\"\nkind = \"file\"\npath = \"q\"",
             "ssh = 1",
         ] {
             assert!(Config::parse(bad, Path::new("bad")).is_err(), "{bad}");

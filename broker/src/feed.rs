@@ -1,113 +1,211 @@
-//! The feed of the audit log to a collector, and the records about its state.
+//! The feeds of the audit log to collectors, and the records about their state.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use audit::{Event, EventKind};
 use certs::x509::{CaCertificate, Identity};
+use data_encoding::HEXLOWER;
 use gate::Gate;
 use model::Entropy;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use siem::{SinkConfig, Status};
+use siem::{SinkConfig, Status, TlsSource};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
-use crate::config::Siem;
+use crate::private;
 use crate::tls::provider;
 
 /// How long a collector may fail before that is recorded.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often events that a collector will never take are recorded at most: that record is one more
+/// event for the same collector.
+const REJECTED_EVERY: Duration = Duration::from_secs(60);
 
-/// The longest message, in bytes: what collectors should take (RFC 5425, section 4.3.1).
-const MESSAGE: usize = 8192;
+/// The sinks of this node and how far each is.
+#[derive(Debug, Default)]
+pub struct Sinks(Vec<Seen>);
 
-/// The collector's name in status and records.
-const NAME: &str = "siem";
+#[derive(Debug)]
+struct Seen {
+    config: SinkConfig,
+    status: watch::Sender<Status>,
+}
 
-/// What the feed works with.
-pub struct Feed {
-    /// Where the collector is.
-    pub siem: Siem,
-    /// The gate, for its log and for records about the feed.
+impl Sinks {
+    /// Sinks as they are configured; nothing runs yet.
+    pub fn new(configs: &[SinkConfig]) -> Sinks {
+        let seen = |config: &SinkConfig| Seen { config: config.clone(), status: watch::Sender::default() };
+        Sinks(configs.iter().map(seen).collect())
+    }
+
+    /// The name of each, how it is, and whether somebody should look.
+    pub fn states(&self) -> impl Iterator<Item = (&str, Status, bool)> {
+        self.0.iter().map(|seen| {
+            let status = seen.status.borrow().clone();
+            let failing = is_failing(&status, seen.config.alarm_lag);
+            (seen.config.name.as_str(), status, failing)
+        })
+    }
+}
+
+/// What the feeds work with.
+#[derive(Clone)]
+pub struct Feeds {
+    /// The gate, for its log and for records about the feeds.
     pub gate: Gate,
-    /// Who we are towards the collector; renewed under the feed.
+    /// Who we are towards collectors; renewed under the feeds.
     pub identity: Arc<ArcSwap<Identity>>,
-    /// Who vouches for the collector.
+    /// Who vouches for collectors that name nobody else.
     pub ca: CaCertificate,
-    /// HOSTNAME in the messages.
+    /// The host that events are said to come from.
     pub hostname: String,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
 }
 
-impl Feed {
-    /// Follows the log until the broker stops.
-    pub async fn run(self, dir: &Path, stopping: CancellationToken) {
-        let server_name = match ServerName::try_from(self.siem.server_name.clone()) {
-            Ok(name) => name,
+impl Feeds {
+    /// Follows the log for every sink until the broker stops; cursors and keys lie in `dir`.
+    pub fn start(
+        &self,
+        sinks: &Sinks,
+        dir: &Path,
+        stopping: &CancellationToken,
+    ) -> Vec<impl Future<Output = ()> + use<>> {
+        sinks
+            .0
+            .iter()
+            .map(|seen| {
+                self.clone().run(seen.config.clone(), seen.status.clone(), dir.to_owned(), stopping.clone())
+            })
+            .collect()
+    }
+
+    async fn run(
+        self,
+        config: SinkConfig,
+        status: watch::Sender<Status>,
+        dir: PathBuf,
+        stopping: CancellationToken,
+    ) {
+        let name = config.name.clone();
+        let key = match key(&dir.join(format!("siem-{name}.key")), &*self.entropy) {
+            Ok(key) => key,
             Err(error) => {
-                tracing::error!(%error, "siem.server_name in config.toml is no host name; the log is not sent");
+                tracing::error!(%error, sink = name, "no key for the hashes of this sink; the log is not sent to it");
                 return;
             }
         };
-        let (identity, ca) = (Arc::clone(&self.identity), self.ca.clone());
-        let config = SinkConfig {
-            address: self.siem.address.clone(),
-            server_name,
-            tls: Arc::new(move || {
-                client_config(&identity.load(), &ca).map(Arc::new).map_err(|e| e.to_string())
-            }),
-            hostname: self.hostname.clone(),
-            message_max: MESSAGE,
-        };
-        let (status, seen) = watch::channel(Status::default());
+        let sink =
+            config.sink(&dir, &self.hostname, key, self.tls(config.ca_file.as_ref().map(|ca| dir.join(ca))));
+        let seen = status.subscribe();
         let (stop, stopped) = watch::channel(false);
+        let cursor = dir.join(format!("siem-{name}.cursor"));
         let log = self.gate.log().clone();
-        let cursor = dir.join("siem.cursor");
-        let sending = siem::run(config, log, cursor, Arc::clone(&self.entropy), status, stopped);
+        let sending = siem::run(sink, log, cursor, Arc::clone(&self.entropy), status, stopped);
         let stopper = async {
             stopping.cancelled().await;
             let _ = stop.send(true);
         };
-        let watching = tell(&self.gate, seen);
-        tokio::pin!(sending, watching);
+        let watching = tell(&self.gate, &name, config.alarm_lag, seen.clone());
+        let watching_rejected = tell_rejected(&self.gate, &name, seen);
+        tokio::pin!(sending, watching, watching_rejected);
         let ended = tokio::select! {
             ended = &mut sending => ended,
             () = &mut watching => Ok(()),
+            () = &mut watching_rejected => Ok(()),
             () = stopper => sending.await,
         };
         if let Err(error) = ended {
-            tracing::error!(%error, "the audit log is not sent to the collector");
+            tracing::error!(%error, sink = name, "the audit log is not sent to the collector");
         }
+    }
+
+    fn tls(&self, ca_file: Option<PathBuf>) -> TlsSource {
+        let (identity, ca) = (Arc::clone(&self.identity), self.ca.clone());
+        Arc::new(move || {
+            let mut roots = RootCertStore::empty();
+            match &ca_file {
+                None => roots.add(ca.der().clone()).map_err(|e| e.to_string())?,
+                Some(path) => {
+                    let read =
+                        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+                    let read = read.map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+                    if read.is_empty() {
+                        return Err(format!("{} holds no certificate", path.display()));
+                    }
+                    for certificate in read {
+                        roots.add(certificate).map_err(|e| format!("{}: {e}", path.display()))?;
+                    }
+                }
+            }
+            let config = client_config(&identity.load(), roots);
+            config.map(Arc::new).map_err(|e| e.to_string())
+        })
     }
 }
 
-/// Records when the collector fails for long, and when it works again; both once.
-async fn tell(gate: &Gate, mut seen: watch::Receiver<Status>) {
+/// The key of one sink's hashes: kept, so that equal values have equal hashes for years.
+fn key(path: &Path, entropy: &dyn Entropy) -> std::io::Result<Zeroizing<[u8; 32]>> {
+    let text = private::read_or_make(path, || {
+        let mut key = Zeroizing::new([0; 32]);
+        entropy.fill(&mut *key).map_err(std::io::Error::other)?;
+        Ok(Zeroizing::new(HEXLOWER.encode(&*key)))
+    })?;
+    let bytes = HEXLOWER.decode(text.trim().as_bytes()).map(Zeroizing::new).map_err(std::io::Error::other)?;
+    let key = <[u8; 32]>::try_from(&bytes[..]);
+    key.map(Zeroizing::new).map_err(|_| std::io::Error::other("a key has 64 hexadecimal digits"))
+}
+
+fn is_failing(status: &Status, alarm_lag: u64) -> bool {
+    (!status.connected && status.last_error.is_some()) || status.lag >= alarm_lag
+}
+
+/// Records when the collector fails, or stays behind, for long, and when it has everything again;
+/// both once.
+async fn tell(gate: &Gate, name: &str, alarm_lag: u64, mut seen: watch::Receiver<Status>) {
     loop {
         // Working, until it has not worked for a while.
-        let failing = |status: &Status| !status.connected && status.last_error.is_some();
+        let failing = |status: &Status| is_failing(status, alarm_lag);
         if seen.wait_for(failing).await.is_err() {
             return;
         }
-        if let Ok(back) = tokio::time::timeout(PATIENCE, seen.wait_for(|status| status.connected)).await {
-            if back.is_err() {
-                return;
-            }
-            continue;
+        match tokio::time::timeout(PATIENCE, seen.wait_for(|status| !failing(status))).await {
+            Ok(Ok(_)) => continue,
+            Ok(Err(_)) => return,
+            Err(_) => {}
         }
         let (lag, last_error) = {
             let status = seen.borrow();
             (status.lag, status.last_error.clone().unwrap_or_default())
         };
-        record(gate, EventKind::SinkLagging { sink: NAME.to_owned(), lag, last_error }).await;
-        if seen.wait_for(|status| status.connected && status.lag == 0).await.is_err() {
+        record(gate, EventKind::SinkLagging { sink: name.to_owned(), lag, last_error }).await;
+        // A live log is seldom followed to its very end.
+        let caught_up = |status: &Status| status.connected && status.lag < alarm_lag.div_ceil(10);
+        if seen.wait_for(caught_up).await.is_err() {
             return;
         }
-        record(gate, EventKind::SinkRecovered { sink: NAME.to_owned() }).await;
+        record(gate, EventKind::SinkRecovered { sink: name.to_owned() }).await;
+    }
+}
+
+/// Records events that the collector will never take.
+async fn tell_rejected(gate: &Gate, name: &str, mut seen: watch::Receiver<Status>) {
+    let mut told = 0;
+    loop {
+        let (count, last) = match seen.wait_for(|status| status.rejected > told).await {
+            Ok(status) => (status.rejected - told, status.last_rejected.clone()),
+            Err(_) => return,
+        };
+        told += count;
+        let (index, reason) = last.unwrap_or_default();
+        record(gate, EventKind::SinkRejected { sink: name.to_owned(), count, index, reason }).await;
+        tokio::time::sleep(REJECTED_EVERY).await;
     }
 }
 
@@ -117,11 +215,25 @@ async fn record(gate: &Gate, kind: EventKind) {
     }
 }
 
-fn client_config(identity: &Identity, ca: &CaCertificate) -> Result<ClientConfig, rustls::Error> {
-    let mut roots = RootCertStore::empty();
-    roots.add(ca.der().clone())?;
+fn client_config(identity: &Identity, roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::SeededEntropy;
+
+    #[test]
+    fn a_sink_keeps_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("siem-soc.key");
+        let first = key(&path, &SeededEntropy::new(1)).unwrap();
+        assert_eq!(*first, *key(&path, &SeededEntropy::new(2)).unwrap());
+        std::fs::write(&path, "short").unwrap();
+        assert!(key(&path, &SeededEntropy::new(1)).is_err());
+    }
 }

@@ -24,7 +24,7 @@ use wire::broker::AgentListener;
 use crate::api::{Api, ApiDoor, SshEndpoint};
 use crate::config::Config;
 use crate::credentials::{Credentials, Issuer};
-use crate::feed::Feed;
+use crate::feed::{Feeds, Sinks};
 use crate::hub::Hub;
 use crate::private;
 use crate::ssh::admission::AdmissionLimits;
@@ -125,6 +125,7 @@ impl Node {
             trust: ArcSwap::from_pointee(trust.ssh),
             issued: IssuedBook::default(),
             slots: Arc::new(Semaphore::new(config.max_sessions)),
+            sinks: Sinks::new(&config.siem.sink),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -151,17 +152,15 @@ impl Node {
         let api_door = ApiDoor::new(house, api_tls, AdmissionLimits::default());
 
         let siem_identity = Arc::new(ArcSwap::from_pointee(own.siem));
-        if let Some(siem) = config.siem.clone() {
-            let feed = Feed {
-                siem,
-                gate: gate.clone(),
-                identity: Arc::clone(&siem_identity),
-                ca: trust.ca.clone(),
-                hostname: config.names.first().cloned().unwrap_or_else(|| "broker".to_owned()),
-                entropy: Arc::clone(&entropy),
-            };
-            let (dir, stopping) = (dir.to_owned(), services.stopping.clone());
-            services.tasks.spawn(async move { feed.run(&dir, stopping).await });
+        let feeds = Feeds {
+            gate: gate.clone(),
+            identity: Arc::clone(&siem_identity),
+            ca: trust.ca.clone(),
+            hostname: config.names.first().cloned().unwrap_or_else(|| "broker".to_owned()),
+            entropy: Arc::clone(&entropy),
+        };
+        for feed in feeds.start(&services.sinks, dir, &services.stopping) {
+            services.tasks.spawn(feed);
         }
 
         tokio::spawn({

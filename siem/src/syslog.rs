@@ -1,4 +1,4 @@
-//! Messages as RFC 5424 wants them, framed by octet counting (RFC 5425, section 4.3).
+//! Messages as RFC 5424 wants them.
 
 use serde_json::{Value, json};
 
@@ -22,32 +22,36 @@ pub struct Header {
     pub max: usize,
 }
 
-/// The frame of one entry of the log: its length in decimal, a blank, and the message.
+/// The message of one event as it leaves the node (see [`audit::export`]).
 ///
 /// MSGID is the kind of the event; index, origin and uid stand in the structured data
 /// `[sekisho@32473 …]`; the message is the event as ASCII JSON, other characters escaped.
 ///
 /// An event whose message would be longer than `header.max` is cut: first its texts, to 256, 64
-/// and 16 characters, then everything but its classification and `metadata`. What was cut says
+/// and 16 characters, then to what its class requires. What was cut says
 /// `"is_truncated":true` and `"untruncated_size"` (bytes of JSON) in `metadata`; the whole entry
 /// is in the log under its index.
-pub fn message(header: &Header, index: u64, entry: &[u8]) -> Vec<u8> {
+pub fn message(header: &Header, index: u64, event: &Value) -> Vec<u8> {
     let max = header.max.max(MESSAGE_MIN);
-    let value = audit::export(&header.origin, index, entry)
-        .unwrap_or_else(|| json!({ "message": "an entry that is no event", "metadata": {} }));
-    let head = head(header, index, &value);
-    let mut body = ascii_json(&value);
+    let head = head(header, index, event);
+    let mut body = ascii_json(event);
     let whole = body.len();
-    let cuts = [Cut::Texts(256), Cut::Texts(64), Cut::Texts(16), Cut::Everything];
+    let cuts = [Cut::Texts(256), Cut::Texts(64), Cut::Texts(16), Cut::Objects, Cut::Everything];
     for cut in cuts {
         if head.len() + 1 + body.len() <= max {
             break;
         }
-        body = ascii_json(&cut_to(&value, cut, whole));
+        body = ascii_json(&cut_to(event, cut, whole));
     }
     let mut message = head.into_bytes();
     message.push(b' ');
     push_msg(&mut message, &body);
+    message
+}
+
+/// A message with its length before it (RFC 5425, section 4.3).
+pub fn frame(header: &Header, index: u64, event: &Value) -> Vec<u8> {
+    let message = message(header, index, event);
     let mut frame = format!("{} ", message.len()).into_bytes();
     frame.extend_from_slice(&message);
     frame
@@ -114,34 +118,50 @@ fn is_timestamp(text: &str) -> bool {
 
 #[derive(Clone, Copy)]
 enum Cut {
+    /// Texts are shortened.
     Texts(usize),
+    /// What the class requires stays, so that the event is still valid.
+    Objects,
+    /// Only what names and classes the event stays: for entries that are none of ours.
     Everything,
 }
 
 fn cut_to(whole: &Value, cut: Cut, size: usize) -> Value {
-    let mut value = match cut {
-        Cut::Texts(_) => whole.clone(),
-        Cut::Everything => {
-            let kept =
-                ["activity_id", "category_uid", "class_uid", "severity_id", "status_id", "time", "type_uid"];
-            let numbers = kept.iter().filter_map(|key| whole.get(*key).map(|v| (*key, v)));
-            let mut value = json!({ "metadata": {} });
-            for (key, number) in numbers.filter(|(_, v)| v.is_number()) {
-                value[key] = number.clone();
+    let mut value = whole.clone();
+    if let Some(fields) = value.as_object_mut() {
+        match cut {
+            // `metadata` names the entry and stays.
+            Cut::Texts(max) => {
+                let texts = fields.iter_mut().filter(|(key, _)| *key != "metadata");
+                texts.for_each(|(_, value)| shorten(value, max));
             }
-            for key in ["uid", "sequence", "event_code"] {
-                if let Some(known) = whole.pointer(&format!("/metadata/{key}")) {
-                    value["metadata"][key] = known.clone();
+            Cut::Objects => {
+                for field in ["unmapped", "authorizations", "message", "status_detail"] {
+                    fields.remove(field);
                 }
+                let objects = fields.iter_mut().filter(|(key, _)| *key != "metadata");
+                objects.for_each(|(_, value)| shorten(value, 16));
             }
-            shorten(&mut value, 255);
-            value
+            Cut::Everything => {
+                let kept = [
+                    "activity_id",
+                    "category_uid",
+                    "class_uid",
+                    "severity_id",
+                    "status_id",
+                    "time",
+                    "type_uid",
+                ];
+                fields.retain(|key, value| value.is_number() && kept.contains(&key.as_str()));
+            }
         }
-    };
-    if let Cut::Texts(max) = cut {
-        // `metadata` names the entry and stays.
-        let fields = value.as_object_mut().into_iter().flatten();
-        fields.filter(|(key, _)| *key != "metadata").for_each(|(_, value)| shorten(value, max));
+        let mut metadata = whole.get("metadata").cloned().unwrap_or_default();
+        if let (Cut::Objects | Cut::Everything, Some(named)) = (cut, metadata.as_object_mut()) {
+            let kept = ["uid", "log_name", "sequence", "event_code", "version", "profiles", "product"];
+            named.retain(|key, _| kept.contains(&key.as_str()));
+            shorten(&mut metadata, 255);
+        }
+        fields.insert("metadata".to_owned(), metadata);
     }
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.insert("is_truncated".to_owned(), json!(true));
@@ -197,9 +217,14 @@ mod tests {
         Header { hostname: "gate.example".to_owned(), origin: "sekisho.test/audit".to_owned(), max }
     }
 
-    fn entry(reason: &str) -> Vec<u8> {
+    fn event(header: &Header, index: u64, reason: &str) -> Value {
         let kind = EventKind::SessionRefused { code: "no-grant".to_owned(), reason: reason.to_owned() };
-        Event::new(Timestamp::from_millis(1_790_000_000_007), kind).to_entry()
+        let entry = Event::new(Timestamp::from_millis(1_790_000_000_007), kind).to_entry();
+        audit::export(&header.origin, index, &entry).unwrap()
+    }
+
+    fn framed(header: &Header, index: u64, reason: &str) -> Vec<u8> {
+        frame(header, index, &event(header, index, reason))
     }
 
     /// Reads a message by the grammar of RFC 5424, section 6, written down separately.
@@ -247,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_frame_reads_like_this() {
-        let frame = String::from_utf8(message(&header(8192), 7, &entry("研究"))).unwrap();
+        let frame = String::from_utf8(framed(&header(8192), 7, "研究")).unwrap();
         let start = concat!(
             "<108>1 2026-09-21T14:13:20.007Z gate.example sekisho - session_refused ",
             r#"[sekisho@32473 index="7" origin="sekisho.test/audit" uid="sekisho.test/audit/7"] {"#,
@@ -268,7 +293,7 @@ mod tests {
     #[test]
     fn what_is_cut_says_so_and_stays_json() {
         for len in [1_000, 20_000, 60_000] {
-            let frame = message(&header(0), 7, &entry(&"研".repeat(len)));
+            let frame = framed(&header(0), 7, &"研".repeat(len));
             let message = unframe(&frame);
             assert!(message.len() <= MESSAGE_MIN);
             let value: Value = serde_json::from_slice(&parse(message).2).unwrap();
@@ -284,7 +309,7 @@ mod tests {
             hostname: String, origin in "\\PC{1,200}", index: u64, reason: String, max in 0_usize..9000,
         ) {
             let header = Header { hostname, origin: origin.clone(), max };
-            let frame = message(&header, index, &entry(&reason));
+            let frame = framed(&header, index, &reason);
             let (fields, params, msg) = parse(unframe(&frame));
             prop_assert!(fields[2].len() <= 255 && !fields[2].is_empty());
             prop_assert!(fields.iter().all(|f| f.chars().all(|c| c.is_ascii_graphic())));
@@ -298,8 +323,12 @@ mod tests {
 
         #[test]
         fn foreign_entries_become_messages_within_bounds(bytes: Vec<u8>, text: String) {
-            for entry in [bytes, json!({ "metadata": { "event_code": text, "x": "y".repeat(9000) }, "time_dt": text }).to_string().into_bytes()] {
-                let frame = message(&header(0), 1, &entry);
+            for entry in [
+                String::from_utf8_lossy(&bytes).into(),
+                json!({ "metadata": { "event_code": text, "x": "y".repeat(9000) }, "time_dt": text }),
+                json!({ (text.clone()): vec!["z"; 900], "metadata": text }),
+            ] {
+                let frame = frame(&header(0), 1, &entry);
                 prop_assert!(unframe(&frame).len() <= MESSAGE_MIN);
             }
         }

@@ -128,4 +128,5 @@ classed! {
     "witness_refused" WitnessRefused { witness: Internal, reason: Internal }
     "sink_lagging" SinkLagging { sink: Internal, lag: Public, last_error: Internal }
     "sink_recovered" SinkRecovered { sink: Internal }
+    "sink_rejected" SinkRejected { sink: Internal, count: Public, index: Public, reason: Personal }
 }

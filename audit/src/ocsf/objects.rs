@@ -117,6 +117,9 @@ fn about(event: &Event) -> Vec<(&'static str, Value)> {
         K::SinkLagging { sink, .. } => {
             vec![("app", json!({ "name": sink })), ("activity_name", json!("Lagging"))]
         }
+        K::SinkRejected { sink, .. } => {
+            vec![("app", json!({ "name": sink })), ("activity_name", json!("Rejected"))]
+        }
         K::SinkRecovered { sink } => {
             vec![("app", json!({ "name": sink })), ("activity_name", json!("Recovered"))]
         }

@@ -61,6 +61,9 @@ pub(crate) fn sentence(kind: &EventKind) -> String {
         K::WitnessRecovered { witness } => format!("{witness} has signed all events"),
         K::WitnessRefused { witness, reason } => format!("{witness} refused the checkpoint: {reason}"),
         K::SinkLagging { sink, lag, last_error } => format!("{sink} is {lag} events behind: {last_error}"),
-        K::SinkRecovered { sink } => format!("{sink} has all events"),
+        K::SinkRecovered { sink } => format!("{sink} has all but the last events"),
+        K::SinkRejected { sink, count, index, reason } => {
+            format!("{sink} will not take {count} events, the last of them {index}: {reason}")
+        }
     }
 }

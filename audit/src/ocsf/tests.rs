@@ -101,6 +101,7 @@ fn kinds() -> Vec<EventKind> {
         K::WitnessRefused { witness: "w.example".to_owned(), reason: text() },
         K::SinkLagging { sink: "soc".to_owned(), lag: 9, last_error: text() },
         K::SinkRecovered { sink: "soc".to_owned() },
+        K::SinkRejected { sink: "soc".to_owned(), count: 2, index: 9, reason: text() },
     ]
 }
 

@@ -63,6 +63,10 @@ pub struct ThePerson(pub Entry);
 #[derive(Debug, Clone)]
 pub struct TheAgent(pub AgentId);
 
+/// A service beside the system, proved by its certificate.
+#[derive(Debug, Clone)]
+pub struct TheService;
+
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Fault;
 
@@ -101,6 +105,17 @@ impl<S: Send + Sync> FromRequestParts<S> for TheAgent {
         match Caller::from_request_parts(parts, state).await?.identity {
             Identity::Known { id: SpiffeId::Agent(agent), .. } => Ok(TheAgent(agent)),
             other => Err(unknown(&other, "an agent's")),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for TheService {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        match Caller::from_request_parts(parts, state).await?.identity {
+            Identity::Known { id: SpiffeId::Service(_), .. } => Ok(TheService),
+            other => Err(unknown(&other, "a service's")),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod caller;
+mod health;
 mod identity;
 mod records;
 mod upload;
@@ -15,14 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use certs::TrustDomain;
 use certs::x509::CaCertificate;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -30,7 +29,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::ssh::Services;
 use crate::ssh::admission::{Admission, AdmissionLimits, Pass};
 use crate::ssh::sever::Knife;
-use answer::{Answer, Fault};
+use answer::Fault;
 use caller::{Caller, Identity};
 pub use identity::SshEndpoint;
 
@@ -141,7 +140,8 @@ async fn converse(
 
 fn router(api: Arc<Api>) -> Router {
     Router::new()
-        .route("/v1/health", get(health))
+        .route("/v1/health", get(health::health))
+        .route("/v1/metrics", get(health::metrics))
         .route("/v1/login", post(identity::login))
         .route("/v1/agents/enrol", post(identity::enrol))
         .route("/v1/agents/renew", post(identity::renew))
@@ -163,15 +163,6 @@ fn router(api: Arc<Api>) -> Router {
             Fault::new(StatusCode::NOT_FOUND, "not_found", "There is nothing at this address.")
         })
         .with_state(api)
-}
-
-async fn health(State(api): State<Arc<Api>>) -> Answer<serde_json::Value> {
-    let log = api.services.gate.log();
-    Answer(json!({
-        "status": if log.failure().is_none() { "ok" } else { "no audit log" },
-        "agents": api.services.hub.connected().len(),
-        "version": env!("CARGO_PKG_VERSION"),
-    }))
 }
 
 fn no_agent() -> Fault {

@@ -32,6 +32,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::feed::Sinks;
 use crate::hub::Hub;
 use admission::{Admission, AdmissionLimits, Pass};
 use connection::Connection;
@@ -55,6 +56,8 @@ pub struct Services {
     pub issued: IssuedBook,
     /// One slot for each session that may run at once.
     pub slots: Arc<Semaphore>,
+    /// How far the collectors of the audit log are.
+    pub sinks: Sinks,
     /// Fires when the broker stops.
     pub stopping: CancellationToken,
     /// What must be finished before the process ends.

@@ -44,6 +44,14 @@ pub struct Plan {
 
 #[derive(Debug, Clone, Serialize)]
 struct Siem {
+    sink: [Sink; 1],
+}
+
+/// RFC 5424 over TLS.
+#[derive(Debug, Clone, Serialize)]
+struct Sink {
+    name: &'static str,
+    kind: &'static str,
     address: String,
     server_name: String,
 }
@@ -92,11 +100,9 @@ impl Plan {
             addresses,
             user: user.map(|(name, _)| name),
             signer_users,
-            siem: args
-                .siem
-                .clone()
-                .zip(args.siem_name.clone())
-                .map(|(address, server_name)| Siem { address, server_name }),
+            siem: args.siem.clone().zip(args.siem_name.clone()).map(|(address, server_name)| Siem {
+                sink: [Sink { name: "soc", kind: "syslog", address, server_name }],
+            }),
             k,
             backends,
         })
@@ -255,7 +261,7 @@ mod tests {
         )
         .unwrap();
         let broker: toml::Table = plan.config(Room::Broker).unwrap().parse().unwrap();
-        assert_eq!(broker["siem"]["server_name"].as_str(), Some("siem.example.org"));
+        assert_eq!(broker["siem"]["sink"][0]["server_name"].as_str(), Some("siem.example.org"));
         assert_eq!(broker["names"].as_array().unwrap().len(), 1);
         let addresses: Vec<_> =
             broker["addresses"].as_array().unwrap().iter().filter_map(toml::Value::as_str).collect();
