@@ -13,12 +13,15 @@
 //! - Repair and refresh replace nothing that was good before what replaces it is there.
 //! - Every request has a time limit, every queue and buffer a bound: nothing hangs.
 
+mod asking;
 mod backend;
 mod collect;
 mod deposit;
 mod examine;
 mod fault;
 mod files;
+mod health;
+mod pace;
 mod placement;
 mod pool;
 mod reader;
@@ -39,6 +42,8 @@ pub use backend::{
 pub use collect::{Collected, Destroyed, Destruction};
 pub use deposit::{DepositError, Deposited, Depositing};
 pub use fault::{Fault, FaultKind, FaultSink, IgnoreFaults};
+pub use health::{BackendStats, Experience};
+pub use pace::Pace;
 pub use placement::{IfFewer, Placement, PlacementError, Shortfall};
 pub use reader::{MAX_READ, ObjectReader, ReadError};
 pub use refresh::{Refresh, RefreshError};
@@ -59,7 +64,8 @@ pub struct Options {
     pub signer: Option<Arc<SigningKey>>,
     /// Limit of one read request. Default 2 s.
     pub read_timeout: Duration,
-    /// After how long a spare backend is asked as well. Default 300 ms.
+    /// After how long a spare backend is asked as well, at most; less once it is known that a
+    /// backend usually answers sooner. Default 300 ms.
     pub hedge_after: Duration,
     /// Limit of one write request, which carries up to 4 MiB. Default 60 s.
     pub write_timeout: Duration,
@@ -72,6 +78,8 @@ pub struct Options {
     pub penalty: Duration,
     /// Requests in flight to one backend. Default 16.
     pub concurrency: usize,
+    /// What was learnt of the backends, to share it with other vaults. Default nothing yet.
+    pub experience: Experience,
     /// How shares must lie at institutions for a vault that deposits.
     pub placement: Placement,
     /// Who hears of faults. Default nobody.
@@ -90,6 +98,7 @@ impl Default for Options {
             memory: 96 << 20,
             penalty: Duration::from_secs(30),
             concurrency: 16,
+            experience: Experience::default(),
             placement: Placement::default(),
             faults: Arc::new(IgnoreFaults),
         }
@@ -129,6 +138,11 @@ impl Vault {
     /// Only reads: any number of backends, in any order.
     pub fn reading(backends: Vec<Backend>, options: Options) -> Vault {
         Vault { scheme: None, short: Vec::new(), pool: Pool::new(backends, options) }
+    }
+
+    /// What was counted and learnt of every backend.
+    pub fn stats(&self) -> Vec<BackendStats> {
+        self.pool.options.experience.stats()
     }
 
     /// The institutions that this vault cannot do without, though it should.

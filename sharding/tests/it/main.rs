@@ -2,8 +2,11 @@
 
 mod cli;
 mod faults;
+mod hedging;
 mod large;
+mod liars;
 mod lifecycle;
+mod pace;
 mod placement;
 mod ranges;
 mod s3;

@@ -1,18 +1,19 @@
 //! Backends in memory that misbehave on request, and a vault over them.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use model::{BackendId, ObjectId, SeededEntropy};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use sharding::vault::{Backend, Deposited, Fault, Options, Vault};
 
@@ -23,6 +24,24 @@ pub enum Mood {
     Hangs,
     Refuses,
     Vanished,
+    /// Gives a few bytes at a time, and takes nothing in time.
+    Crawls,
+    /// Right, but so late.
+    Late(Duration),
+    /// Gives half of what it says that it gives.
+    Short,
+    /// Gives more than was asked for.
+    Long,
+    /// Gives half and breaks off.
+    BreaksOff,
+    /// Gives other bits here and there.
+    Flips,
+    /// Gives another file than the one that was asked for: see [`Moody::instead`].
+    Swaps,
+    /// Takes nothing more.
+    Full,
+    /// Takes what it is given and says that it did not.
+    LosesWord,
 }
 
 #[derive(Debug)]
@@ -30,9 +49,15 @@ pub struct Moody {
     inner: InMemory,
     mood: Mutex<Mood>,
     pub asked: Mutex<Vec<(String, Range<u64>)>>,
+    /// Which file it gives for which when it swaps them.
+    pub instead: Mutex<HashMap<String, Path>>,
 }
 
 impl Moody {
+    fn mood(&self) -> Mood {
+        *self.mood.lock().unwrap()
+    }
+
     pub fn is(&self, mood: Mood) {
         *self.mood.lock().unwrap() = mood;
     }
@@ -48,12 +73,13 @@ impl Moody {
     fn refusal(&self, path: &Path) -> Option<BoxFuture<'static, Result<()>>> {
         let (mood, path) = (*self.mood.lock().unwrap(), path.to_string());
         match mood {
-            Mood::Fine => None,
+            Mood::Late(delay) => Some(tokio::time::sleep(delay).map(Ok).boxed()),
             Mood::Hangs => Some(std::future::pending().boxed()),
             Mood::Refuses => {
                 Some(async { Err(Error::PermissionDenied { path, source: "refused".into() }) }.boxed())
             }
             Mood::Vanished => Some(async { Err(Error::NotFound { path, source: "gone".into() }) }.boxed()),
+            _ => None,
         }
     }
 
@@ -107,7 +133,16 @@ impl std::fmt::Display for Moody {
 impl ObjectStore for Moody {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.comply(path).await?;
-        self.inner.put_opts(path, payload, options).await
+        let failed = |why: &str| Err(Error::Generic { store: "moody", source: why.into() });
+        match self.mood() {
+            Mood::Full => failed("no space left"),
+            Mood::Crawls => std::future::pending().await,
+            Mood::LosesWord => {
+                self.inner.put_opts(path, payload, options).await?;
+                failed("the connection was lost")
+            }
+            _ => self.inner.put_opts(path, payload, options).await,
+        }
     }
 
     async fn put_multipart_opts(
@@ -120,8 +155,37 @@ impl ObjectStore for Moody {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         self.comply(path).await?;
-        let answer = self.inner.get_opts(path, options).await?;
+        let swapped = self.instead.lock().unwrap().get(path.as_ref()).cloned();
+        let path = swapped.as_ref().filter(|_| self.mood() == Mood::Swaps).unwrap_or(path);
+        let mut answer = self.inner.get_opts(path, options).await?;
         self.asked.lock().unwrap().push((path.to_string(), answer.range.clone()));
+        if !matches!(self.mood(), Mood::Crawls | Mood::Short | Mood::Long | Mood::BreaksOff | Mood::Flips) {
+            return Ok(answer);
+        }
+        let (meta, range) = (answer.meta.clone(), answer.range.clone());
+        let (attributes, extensions) = (answer.attributes.clone(), answer.extensions.clone());
+        let bytes = answer.bytes().await?;
+        let half = bytes.slice(..bytes.len() / 2);
+        let payload = GetResultPayload::Stream(match self.mood() {
+            Mood::Crawls => stream::unfold(bytes, |mut left| async move {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let some = left.split_to(left.len().min(16));
+                (!some.is_empty()).then_some((Ok(some), left))
+            })
+            .boxed(),
+            Mood::Long => stream::iter([Ok(bytes), Ok(vec![7; 1000].into())]).boxed(),
+            Mood::BreaksOff => {
+                let broken = Error::Generic { store: "moody", source: "the connection was reset".into() };
+                stream::iter([Ok(half), Err(broken)]).boxed()
+            }
+            Mood::Flips => {
+                let mut bytes = bytes.to_vec();
+                bytes.iter_mut().step_by(97).for_each(|byte| *byte ^= 4);
+                stream::iter([Ok(bytes.into())]).boxed()
+            }
+            _ => stream::iter([Ok(half)]).boxed(),
+        });
+        answer = GetResult { payload, meta, range, attributes, extensions };
         Ok(answer)
     }
 
@@ -169,17 +233,9 @@ impl World {
     pub fn with(k: u8, n: usize, adjust: impl Fn(&mut Options)) -> World {
         let stores: Vec<Arc<Moody>> = (0..n)
             .map(|_| {
-                let (mood, asked) = (Mutex::new(Mood::Fine), Mutex::default());
-                Arc::new(Moody { inner: InMemory::new(), mood, asked })
-            })
-            .collect();
-        let backends = stores
-            .iter()
-            .enumerate()
-            .map(|(at, store)| Backend {
-                id: BackendId::from_name(&format!("b{}", at + 1)).unwrap(),
-                institution: format!("Institution {}", at + 1),
-                store: store.clone(),
+                let mood = Mutex::new(Mood::Fine);
+                let (asked, instead) = (Mutex::default(), Mutex::default());
+                Arc::new(Moody { inner: InMemory::new(), mood, asked, instead })
             })
             .collect();
         let faults = Arc::new(Mutex::new(Vec::new()));
@@ -192,8 +248,21 @@ impl World {
             ..Options::default()
         };
         adjust(&mut options);
-        let vault = Vault::new(backends, k, options).unwrap();
+        let backends = stores.iter().enumerate().map(|(at, store)| backend(at, store));
+        let vault = Vault::new(backends.collect(), k, options).unwrap();
         World { vault, stores, faults, object: ObjectId::from_name("genome-1").unwrap() }
+    }
+
+    /// A vault that only reads, knows nothing yet and asks the backends in this order.
+    pub fn reading(&self, order: &[usize]) -> Vault {
+        let heard = self.faults.clone();
+        let options = Options {
+            read_timeout: Duration::from_millis(400),
+            hedge_after: Duration::from_millis(100),
+            faults: Arc::new(move |fault| heard.lock().unwrap().push(fault)),
+            ..Options::default()
+        };
+        Vault::reading(order.iter().map(|at| backend(*at, &self.stores[*at])).collect(), options)
     }
 
     pub async fn deposit(&self, content: &[u8]) -> Deposited {
@@ -218,6 +287,14 @@ impl World {
         blamed.sort();
         blamed.dedup();
         blamed
+    }
+}
+
+fn backend(at: usize, store: &Arc<Moody>) -> Backend {
+    Backend {
+        id: BackendId::from_name(&format!("b{}", at + 1)).unwrap(),
+        institution: format!("Institution {}", at + 1),
+        store: store.clone(),
     }
 }
 
