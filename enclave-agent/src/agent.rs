@@ -1,18 +1,19 @@
 //! The agent as a whole: from the folder to the link with the broker, and back.
 
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use certs::TrustDomain;
 use model::{Clock, Entropy};
-use sharding::vault::Backend;
+use sharding::vault::VaultError;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use wire::agent::{BrokerLink, Status};
 use wire::message::{Hello, VERSION};
 
+use crate::backends::OpenError;
 use crate::config::Config;
 use crate::enrol::{EnrolError, Office, read_token};
 use crate::identity::{Enrolment, KeptError, intake_key};
@@ -44,9 +45,12 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
-    /// A backend's folder.
+    /// A backend's credentials, or what else it takes to reach it.
     #[error("the backend {0} cannot be used")]
-    Backend(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    Backend(String, #[source] OpenError),
+    /// The way shares would lie at institutions.
+    #[error("shares may not be placed like this")]
+    Placement(#[source] VaultError),
     /// What an earlier agent left could not be removed.
     #[error("what an earlier agent left behind could not be removed")]
     Leftovers(#[source] RuntimeError),
@@ -181,25 +185,16 @@ fn place(config: &Config, around: &Surroundings) -> Result<Place, AgentError> {
 }
 
 fn storage(config: &Config, dir: &Path) -> Result<Storage, AgentError> {
-    let backends = config.backends.iter().map(|backend| {
-        Backend::local(backend.id.clone(), backend.institution.clone(), &plain(&dir.join(&backend.path)))
-            .map_err(|error| AgentError::Backend(backend.id.to_string(), error.into()))
-    });
-    Ok(Storage::new(backends.collect::<Result<_, _>>()?, config.k))
-}
-
-/// The path without `..`, which object stores do not take. The agent's folder is canonical, so that
-/// a step up is the one that is meant.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for component in path.components() {
-        if component == Component::ParentDir {
-            plain.pop();
-        } else {
-            plain.push(component);
-        }
+    let backends = config
+        .backends
+        .iter()
+        .map(|backend| backend.open(dir).map_err(|error| AgentError::Backend(backend.id.to_string(), error)));
+    let storage = Storage::new(backends.collect::<Result<_, _>>()?, config.k);
+    let storage = storage.placed(config.placement.placement());
+    for short in storage.check().map_err(AgentError::Placement)? {
+        tracing::warn!(institution = %short.institution, "{short}");
     }
-    plain
+    Ok(storage)
 }
 
 /// The kept enrolment, or a new one once there is a token.
@@ -330,15 +325,4 @@ fn files(what: impl Into<String>, source: io::Error) -> AgentError {
 /// An error with its sources, for the log.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     crate::service::chain(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_up_are_taken() {
-        assert_eq!(plain(Path::new("/d/agent/../backends/./kanto")), Path::new("/d/backends/kanto"));
-        assert_eq!(plain(Path::new("/../x")), Path::new("/x"));
-    }
 }

@@ -4,9 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use model::{AgentId, BackendId};
+use model::AgentId;
 use serde::{Deserialize, Deserializer, de};
 
+use crate::backends::{BackendConfig, PlacementConfig};
 use crate::workspace::Limits;
 
 /// What is written when there is no `config.toml` yet: every key, commented.
@@ -29,6 +30,8 @@ pub struct Config {
     pub k: u8,
     /// Where shares lie.
     pub backends: Vec<BackendConfig>,
+    /// What is asked of the way they lie at institutions.
+    pub placement: PlacementConfig,
     /// The OCI runtime.
     pub runtime: PathBuf,
     /// The program that becomes PID 1; beside the agent's own if not set.
@@ -43,18 +46,6 @@ pub struct Config {
     pub cache_mib: usize,
     /// What each workspace may use at most.
     pub limits: Limits,
-}
-
-/// A backend.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BackendConfig {
-    /// Its name.
-    pub id: BackendId,
-    /// Who runs it, for people.
-    pub institution: String,
-    /// Its folder.
-    pub path: PathBuf,
 }
 
 /// Why there is no configuration.
@@ -88,6 +79,7 @@ impl Default for Config {
             enrol_token: "enrol.token".into(),
             k: 3,
             backends: Vec::new(),
+            placement: PlacementConfig::default(),
             runtime: "runc".into(),
             init: None,
             run: None,
@@ -120,6 +112,12 @@ impl Config {
                 "{n} backends are named and k is {}; name 2 to 255 [[backends]], and 2 ≤ k ≤ their number",
                 config.k
             ));
+        }
+        for (at, backend) in config.backends.iter().enumerate() {
+            backend.check()?;
+            if config.backends[..at].iter().any(|other| other.id == backend.id) {
+                return Err(format!("two backends are called {}", backend.id));
+            }
         }
         if !config.api.starts_with("https://") {
             return Err("api is an address that begins with https://".to_owned());

@@ -9,6 +9,7 @@
 //! that the system-call filter leaves reachable.
 
 pub mod agent;
+pub mod backends;
 pub mod config;
 pub mod enrol;
 pub mod identity;

@@ -178,8 +178,8 @@ pub(super) enum WebKey {
 }
 
 impl Access {
-    /// Refuses what a kind of backend does not have and misses what it needs.
-    pub(super) fn check(&self, url: &BackendUrl) -> Result<(), AccessError> {
+    /// Refuses what a kind of backend does not have and misses what it needs. It opens nothing.
+    pub fn check(&self, url: &BackendUrl) -> Result<(), AccessError> {
         use BackendUrl::{Azure, Folder, Google, S3, Web};
         let scheme = url.scheme();
         for (option, given, belongs) in [
