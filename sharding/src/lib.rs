@@ -21,7 +21,8 @@
 //! # What is not
 //! - `k` backends that conspire can read. Choose institutions that would not.
 //! - Secrecy is computational, not perfect: the random shares come from AES-256 in counter mode
-//!   under a fresh key per extent, because true entropy is three orders of magnitude too slow.
+//!   (ChaCha20 where the processor has no AES) under a fresh key per extent, because true entropy
+//!   is three orders of magnitude too slow.
 //! - Sizes, access patterns and time are visible to every backend.
 //! - Rolling *everything* back is seen only by who keeps the root elsewhere; without a root a
 //!   reader takes the manifest that enough backends agree on.

@@ -35,7 +35,7 @@ pub fn split_cache(name: &str, peers: &Peers) {
 
 pub fn split_stream(name: &str, peers: &Peers) {
     let secret = pattern(STREAM);
-    let mut all = vec![split_streaming(&secret), split(Kernel::best(), &secret)];
+    let mut all = vec![split(Kernel::best(), &secret)];
     all.extend(peers.contestant("libgfshare", "gfshare-split", STREAM));
     all.extend(peers.contestant("ISA-L, multiplying only", "isal-split", STREAM));
     all.push(copying(&secret));
@@ -101,7 +101,7 @@ pub fn combine_cache(name: &str, peers: &Peers) {
 
 pub fn combine_stream(name: &str, peers: &Peers) {
     let shares = shares(STREAM);
-    let mut all = vec![combine_streaming(&shares), combine(Kernel::best(), &shares)];
+    let mut all = vec![combine(Kernel::best(), &shares)];
     all.extend(peers.contestant("libgfshare", "gfshare-combine", STREAM));
     all.extend(peers.contestant("ISA-L, multiplying only", "isal-combine", STREAM));
     all.push(copying(&shares[0]));
@@ -124,28 +124,6 @@ fn split(kernel: Kernel, secret: &[u8]) -> Contestant<'_> {
     Contestant::new(format!("sharding ({})", kernel.name()), secret.len(), move || {
         splitter.split(black_box(secret), &mut random, &mut slices(&mut shares)).expect("a split");
         black_box(&mut shares);
-    })
-}
-
-/// Past the caches.
-fn split_streaming(secret: &[u8]) -> Contestant<'_> {
-    let splitter = Splitter::new(threshold());
-    let mut random = RandomStream::under(&[1; 32]);
-    let mut shares = vec![vec![0; secret.len()]; 5];
-    Contestant::new("sharding (past the caches)", secret.len(), move || {
-        let done = splitter.split_streaming(black_box(secret), &mut random, &mut slices(&mut shares));
-        done.expect("a split");
-        black_box(&mut shares);
-    })
-}
-
-fn combine_streaming(shares: &[Vec<u8>]) -> Contestant<'_> {
-    let combiner = Combiner::new(threshold(), &points()).expect("points");
-    let chosen: Vec<&[u8]> = shares[2..].iter().map(Vec::as_slice).collect();
-    let mut out = vec![0; shares[0].len()];
-    Contestant::new("sharding (past the caches)", out.len(), move || {
-        combiner.combine_streaming(black_box(&chosen), &mut out).expect("a secret");
-        black_box(&mut out);
     })
 }
 

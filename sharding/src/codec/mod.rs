@@ -26,7 +26,6 @@ mod field;
 mod ghash;
 mod kernel;
 mod mac;
-mod outward;
 mod seal;
 mod share;
 mod stream;

@@ -2,12 +2,9 @@
 
 use std::ops::Range;
 
-use zeroize::Zeroizing;
-
 use super::ghash::Backlog;
 use super::kernel::{Kernel, Matrix};
 use super::mac::Mac;
-use super::outward::Outward;
 use super::{CodecError, MAX_SHARES, NONCE_LEN, RandomStream, ShareIndex, TAG_LEN, Threshold};
 
 /// How many bytes of every share are worked on at once, so that all of them stay in the first
@@ -54,32 +51,6 @@ impl Splitter {
         for part in strides(secret.len()) {
             self.draw(part.clone(), random, shares);
             self.compute(&secret[part.clone()], part, shares);
-        }
-        Ok(())
-    }
-
-    /// As [`Splitter::split`], for shares of many megabytes that nobody reads again soon: they are
-    /// written past the caches, which is faster where memory is what bounds it, and only there.
-    pub fn split_streaming(
-        &self,
-        secret: &[u8],
-        random: &mut RandomStream,
-        shares: &mut [&mut [u8]],
-    ) -> Result<(), CodecError> {
-        self.check(secret, shares)?;
-        let mut scratch = Zeroizing::new(vec![0; self.threshold.n() * STRIDE]);
-        let mut outward = Outward::begin();
-        for part in strides(secret.len()) {
-            let mut here: [&mut [u8]; MAX_SHARES as usize] = std::array::from_fn(|_| Default::default());
-            for (scratch, here) in scratch.chunks_mut(STRIDE).zip(&mut here) {
-                *here = &mut scratch[..part.len()];
-            }
-            let here = &mut here[..self.threshold.n()];
-            self.draw(0..part.len(), random, here);
-            self.compute(&secret[part.clone()], 0..part.len(), here);
-            for (share, here) in shares.iter_mut().zip(here) {
-                outward.copy(here, &mut share[part.clone()]);
-            }
         }
         Ok(())
     }
@@ -197,24 +168,6 @@ impl Combiner {
     pub fn combine(&self, shares: &[&[u8]], secret: &mut [u8]) -> Result<(), CodecError> {
         self.0.apply(shares, secret)
     }
-
-    /// The same for a secret of many megabytes that nobody reads again soon: it is written past the
-    /// caches, which is faster where memory is what bounds it, and only there.
-    pub fn combine_streaming(&self, shares: &[&[u8]], secret: &mut [u8]) -> Result<(), CodecError> {
-        self.0.check(shares, secret)?;
-        let mut scratch = Zeroizing::new([0; STRIDE]);
-        let mut outward = Outward::begin();
-        for part in strides(secret.len()) {
-            let mut inputs: [&[u8]; MAX_SHARES as usize] = [&[]; MAX_SHARES as usize];
-            for (input, share) in inputs.iter_mut().zip(shares) {
-                *input = &share[part.clone()];
-            }
-            let here = &mut scratch[..part.len()];
-            self.0.apply(&inputs[..shares.len()], here)?;
-            outward.copy(here, &mut secret[part]);
-        }
-        Ok(())
-    }
 }
 
 /// Rebuilds one lost share from `k` others at fixed points: of [`Splitter`]'s shares as of
@@ -276,18 +229,13 @@ impl Interpolator {
     }
 
     fn apply(&self, shares: &[&[u8]], out: &mut [u8]) -> Result<(), CodecError> {
-        self.check(shares, out)?;
-        self.kernel.apply(self.matrix.rows(0..1), shares, &mut [out]);
-        Ok(())
-    }
-
-    fn check(&self, shares: &[&[u8]], out: &[u8]) -> Result<(), CodecError> {
         if shares.len() != self.matrix.inputs() {
             return Err(CodecError::Count { expected: self.matrix.inputs(), actual: shares.len() });
         }
         if shares.iter().any(|share| share.len() != out.len()) {
             return Err(CodecError::Lengths);
         }
+        self.kernel.apply(self.matrix.rows(0..1), shares, &mut [out]);
         Ok(())
     }
 }

@@ -138,29 +138,6 @@ fn what_either_stream_splits_is_combined() {
     }
 }
 
-#[test]
-fn what_goes_past_the_caches_is_the_same() {
-    let threshold = Threshold::new(3, 5).unwrap();
-    for len in [0, 1, 63, 64, 4095, 4096, 4097, 10_001] {
-        let secret = pattern(len);
-        let expected = split(Kernel::best(), threshold, &secret);
-        // Whatever the alignment.
-        for shift in [0, 1, 17, 63] {
-            let mut shares = vec![vec![0; shift + len]; 5];
-            let mut slices: Vec<&mut [u8]> = shares.iter_mut().map(|share| &mut share[shift..]).collect();
-            let mut random = RandomStream::under(&[7; 32]);
-            Splitter::new(threshold).split_streaming(&secret, &mut random, &mut slices).unwrap();
-            let slices: Vec<&[u8]> = shares.iter().map(|share| &share[shift..]).collect();
-            assert!(slices == expected, "{len} bytes, shifted by {shift}");
-            let mut combined = vec![0; shift + len];
-            let combiner = Combiner::new(threshold, &points_at(&[2, 3, 5])).unwrap();
-            let chosen = [slices[1], slices[2], slices[4]];
-            combiner.combine_streaming(&chosen, &mut combined[shift..]).unwrap();
-            assert!(combined[shift..] == secret, "{len} bytes, shifted by {shift}");
-        }
-    }
-}
-
 /// The beginning of a stream, taken in pieces.
 fn cut(kind: StreamKind, key: &[u8; 32]) -> Vec<u8> {
     let mut random = RandomStream::of_kind(kind, key);
