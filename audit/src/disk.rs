@@ -100,6 +100,13 @@ pub(crate) fn is_temporary(path: &Path) -> bool {
 /// All files under `dir`, sorted; none if it is not there.
 pub(crate) fn files_under(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
+    each_file_under(dir, |path| found.push(path))?;
+    found.sort();
+    Ok(found)
+}
+
+/// Shows each file under `dir`, in no order, without holding more than the folders in memory.
+pub(crate) fn each_file_under(dir: &Path, mut each: impl FnMut(PathBuf)) -> io::Result<()> {
     let mut open = vec![dir.to_owned()];
     while let Some(dir) = open.pop() {
         let entries = match fs::read_dir(&dir) {
@@ -111,10 +118,9 @@ pub(crate) fn files_under(dir: &Path) -> io::Result<Vec<PathBuf>> {
             if entry.file_type()?.is_dir() {
                 open.push(entry.path());
             } else {
-                found.push(entry.path());
+                each(entry.path());
             }
         }
     }
-    found.sort();
-    Ok(found)
+    Ok(())
 }

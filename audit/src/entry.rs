@@ -15,10 +15,10 @@ impl Event {
     /// Texts longer than 2048 characters and lists longer than 64 are cut, and say so. Control and
     /// direction marks are written out, so that no terminal that shows the entry obeys them.
     pub fn to_entry(&self) -> Vec<u8> {
-        let whole = ocsf::record(self);
-        let mut entry = Vec::new();
+        let mut entry = Vec::with_capacity(1024);
         for (text, list) in CUTS {
-            let mut value = whole.clone();
+            // Made anew for each: nearly all fit at once, and none should pay for a copy.
+            let mut value = ocsf::record(self);
             tame(&mut value, text, list);
             entry.clear();
             write_canonical(&value, &mut entry);
@@ -58,18 +58,12 @@ pub fn uid(origin: &str, index: u64) -> String {
 pub fn write_canonical(value: &Value, to: &mut Vec<u8>) {
     match value {
         Value::Object(fields) => {
+            if fields.keys().is_sorted() {
+                return write_fields(fields.iter(), to);
+            }
             let mut fields: Vec<_> = fields.iter().collect();
             fields.sort_by(|a, b| a.0.cmp(b.0));
-            to.push(b'{');
-            for (i, (key, value)) in fields.into_iter().enumerate() {
-                if i > 0 {
-                    to.push(b',');
-                }
-                write_canonical(&Value::from(key.as_str()), to);
-                to.push(b':');
-                write_canonical(value, to);
-            }
-            to.push(b'}');
+            write_fields(fields.into_iter(), to);
         }
         Value::Array(items) => {
             to.push(b'[');
@@ -81,14 +75,33 @@ pub fn write_canonical(value: &Value, to: &mut Vec<u8>) {
             }
             to.push(b']');
         }
-        plain => to.extend_from_slice(plain.to_string().as_bytes()),
+        plain => write_plain(plain, to),
     }
+}
+
+fn write_fields<'a>(fields: impl Iterator<Item = (&'a String, &'a Value)>, to: &mut Vec<u8>) {
+    to.push(b'{');
+    for (i, (key, value)) in fields.enumerate() {
+        if i > 0 {
+            to.push(b',');
+        }
+        write_plain(key, to);
+        to.push(b':');
+        write_canonical(value, to);
+    }
+    to.push(b'}');
+}
+
+/// What has no parts; to memory it can always be written.
+fn write_plain(value: &impl serde::Serialize, to: &mut Vec<u8>) {
+    let _ = serde_json::to_writer(to, value);
 }
 
 fn tame(value: &mut Value, text: usize, list: usize) {
     match value {
         Value::String(s) => {
-            let cut = s.chars().count() > text;
+            // A text has no more characters than bytes.
+            let cut = s.len() > text && s.chars().count() > text;
             if cut || s.chars().any(misleading) {
                 let mut tamed = String::new();
                 for c in s.chars().take(text) {

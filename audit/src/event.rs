@@ -163,6 +163,8 @@ pub enum EventKind {
     PersonUnlocked { subject: PersonId },
     /// A record was made, changed or closed.
     RecordChanged { record: RecordKind, id: String, change: Change },
+    /// Somebody was given entries of this log.
+    AuditRead { what: String },
     /// A request to administer was refused.
     AdminRefused { action: String, code: String, reason: String },
     /// This log takes nothing more but what ends.

@@ -15,7 +15,8 @@
 //!
 //! What this does not defend against: whoever holds the signing key can write another history, and
 //! who can write to the folder can set it back to an older copy of itself. Both show only against a
-//! checkpoint kept elsewhere; that is what the feed to a collector, and a witness, are for. Entries of
+//! checkpoint kept elsewhere: by a collector, or by a witness (the room `witness`), whose signature is a
+//! [`Cosignature`]. Entries of
 //! the last second before a loss of power stand in no checkpoint yet: damage to the very last batch
 //! among them cannot be told from a write that was never completed.
 
@@ -34,6 +35,7 @@ mod reader;
 mod recover;
 mod shared;
 mod space;
+mod sweep;
 mod tiles;
 mod tree;
 mod verify;
@@ -53,7 +55,7 @@ pub use note::{Checkpoint, KeyError, LogKey, LogPublicKey, NoteError};
 pub use ocsf::{Sensitivity, sensitivity};
 pub use proof::{Proof, ProofError};
 pub use reader::Reader;
-pub use tiles::{BundleFault, parse_bundle};
+pub use tiles::{BundleFault, TilePath, parse_bundle};
 pub use tree::{Hash, leaf_hash, verify_consistency, verify_inclusion};
 pub use verify::{VerifyError, VerifyReport, verify_dir};
 pub use wal::{Batch, BatchFault, parse_batch};

@@ -12,7 +12,7 @@ use crate::locks::lock;
 use crate::recover::{Recovered, recover};
 use crate::shared::{Message, Published, Shared, State, Work};
 use crate::space::Spare;
-use crate::tiles::TileNodes;
+use crate::tiles::{TileNodes, TilePath};
 use crate::tree::{self, Hash};
 use crate::wal::ENTRY_MAX;
 use crate::writer::{Opener, QUEUE, Writer, open_file};
@@ -156,6 +156,20 @@ impl Log {
     /// [`crate::export`] for the form that leaves the node). Blocks on the disk.
     pub fn read(&self, from: u64, max: usize) -> Result<Vec<(Index, Vec<u8>)>, ReadError> {
         self.shared.read(from, max)
+    }
+
+    /// The bytes of a published file. None if the last checkpoint does not cover it, or if a wider
+    /// one has taken its place. Blocks on the disk.
+    pub fn published(&self, path: TilePath) -> Result<Option<Vec<u8>>, ReadError> {
+        if path.0.needs().is_none_or(|needed| needed > self.checkpoint_size()) {
+            return Ok(None);
+        }
+        let path = self.shared.dir.join(path.0.path());
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(ReadError::Io { path, source }),
+        }
     }
 
     /// The last signed checkpoint, a C2SP signed note.

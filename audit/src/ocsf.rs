@@ -167,6 +167,7 @@ fn class(event: &Event) -> Class {
         K::RecordChanged { change: Change::Created, .. } => (API, 1, Informational, true),
         K::RecordChanged { change: Change::Updated, .. } => (API, 3, Informational, true),
         K::RecordChanged { change: Change::Closed, .. } => (API, 4, Informational, true),
+        K::AuditRead { .. } => (API, 2, Low, true),
         K::AdminRefused { .. } => (API, 99, Medium, false),
         K::LogStopped { .. } => (LIFECYCLE, 4, Critical, false),
         K::WitnessRefused { .. } => (LIFECYCLE, 99, Critical, false),

@@ -106,6 +106,23 @@ impl Tile {
     }
 }
 
+/// The path of a published file, from the folder of the log, as C2SP tlog-tiles writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TilePath(pub(crate) Tile);
+
+impl TilePath {
+    /// Reads a path such as `tile/0/x001/234.p/8`; only the one way of writing each counts.
+    pub fn parse(path: &str) -> Option<TilePath> {
+        Tile::from_path(Path::new(path)).map(TilePath)
+    }
+
+    /// Whether it names a bundle of entries, which not everybody may read. Tiles of hashes say
+    /// nothing but how many there are.
+    pub fn is_entries(self) -> bool {
+        self.0.kind == Kind::Entries
+    }
+}
+
 /// Why bytes are not a bundle of entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is no sequence of entries with their lengths")]

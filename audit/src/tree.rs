@@ -69,8 +69,31 @@ impl Edge {
         mut grown: impl FnMut(usize, u64, &[Hash]) -> Result<(), E>,
     ) -> Result<(), E> {
         self.size += 1;
-        let mut hash = leaf;
-        for level in 0.. {
+        self.put(0, leaf, &mut grown)
+    }
+
+    /// Adds 256 leaves at once by the root over them, which begins a tile of its own: the tree has
+    /// a multiple of 256 leaves. `grown` hears of the tiles above.
+    pub(crate) fn push_tile<E>(
+        &mut self,
+        root: Hash,
+        mut grown: impl FnMut(usize, u64, &[Hash]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        debug_assert!(self.size.is_multiple_of(WIDTH as u64));
+        self.size += WIDTH as u64;
+        if self.levels.is_empty() {
+            self.levels.push(Vec::new());
+        }
+        self.put(1, root, &mut grown)
+    }
+
+    fn put<E>(
+        &mut self,
+        from: usize,
+        mut hash: Hash,
+        grown: &mut impl FnMut(usize, u64, &[Hash]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for level in from.. {
             if self.levels.len() == level {
                 self.levels.push(Vec::new());
             }
@@ -314,6 +337,30 @@ mod tests {
             assert_eq!(again.root(), edge.root(), "size {size}");
         }
         assert!(Edge::from_levels(5, vec![vec![[0; 32]; 4]]).is_none());
+    }
+
+    #[test]
+    fn whole_tiles_make_the_same_edge_as_their_leaves() {
+        let leaves = tree(256 * 300).0.0;
+        let (mut one, mut many) = (Edge::default(), Edge::default());
+        let (mut told_one, mut told_many) = (Vec::new(), Vec::new());
+        for tile in leaves.chunks(WIDTH) {
+            for leaf in tile {
+                one.push(*leaf, |level, n, hashes| {
+                    if level > 0 {
+                        told_one.push((level, n, hashes.len()));
+                    }
+                    Ok::<(), Infallible>(())
+                })
+                .unwrap();
+            }
+            many.push_tile(reduce(tile), |level, n, hashes| {
+                told_many.push((level, n, hashes.len()));
+                Ok::<(), Infallible>(())
+            })
+            .unwrap();
+        }
+        assert_eq!((one, told_one), (many, told_many));
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use crate::disk::{files_under, is_temporary};
+use crate::disk::{each_file_under, is_temporary};
+use crate::sweep::sweep;
 use crate::tiles::{Kind, Tile, parse_bundle, push_entry};
-use crate::tree::{Edge, Hash, WIDTH, leaf_hash};
+use crate::tree::{Edge, Hash, WIDTH, leaf_hash, reduce};
 use crate::wal::{BatchFault, Segment, Tail, segments_in};
 use crate::{Checkpoint, LogPublicKey, ReadError};
 
@@ -50,8 +51,8 @@ const LISTINGS: u32 = 100;
 /// Reads every byte of the log in `dir`: recomputes all hashes from the entries, and compares the
 /// write-ahead log, the bundles, the tiles and the signed checkpoint with one another and `key`.
 ///
-/// It changes nothing and may run while the log grows. It needs memory for the write-ahead log
-/// (a few megabytes) and a few bytes for each tile.
+/// It changes nothing and may run while the log grows. It reads on all processors, and needs memory
+/// for the write-ahead log (a few megabytes), however long the log is.
 pub fn verify_dir(dir: &Path, key: &LogPublicKey) -> Result<VerifyReport, VerifyError> {
     let mut attempt = 1;
     loop {
@@ -79,12 +80,14 @@ fn verify_once(dir: &Path, key: &LogPublicKey, live: bool) -> Result<VerifyRepor
         dir,
         live,
         size: checkpoint.size,
-        files: list_tiles(dir)?,
+        files: list_tiles(dir, checkpoint.size)?,
         edge: Edge::default(),
         bundle: Vec::new(),
         bytes: (key_file.len() + note.len()) as u64 + wal.bytes,
         root: None,
     };
+    walk.note_root();
+    walk.full_bundles(&wal)?;
     walk.bundles(&wal)?;
     let entries = walk.rest(&wal)?;
     if walk.root != Some(checkpoint.root) {
@@ -122,20 +125,30 @@ fn is_live(dir: &Path) -> bool {
     File::open(dir.join("lock")).is_ok_and(|f| matches!(f.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-fn list_tiles(dir: &Path) -> Result<BTreeSet<Tile>, VerifyError> {
-    let unreadable = |e: io::Error| fault(format!("tile cannot be listed: {e}"), None);
+/// The files under `tile/` but the full ones that the checkpoint covers: those are known to be needed
+/// and are many.
+fn list_tiles(dir: &Path, size: u64) -> Result<BTreeSet<Tile>, VerifyError> {
     let mut tiles = BTreeSet::new();
-    for path in files_under(&dir.join("tile")).map_err(unreadable)? {
-        if is_temporary(&path) {
-            continue;
-        }
+    let mut foreign = None;
+    let listed = each_file_under(&dir.join("tile"), |path| {
         let inside = path.strip_prefix(dir).unwrap_or(&path);
-        let tile = Tile::from_path(inside);
-        tiles.insert(
-            tile.ok_or_else(|| fault(format!("{} does not belong to the log", inside.display()), None))?,
-        );
+        match Tile::from_path(inside) {
+            Some(tile) if is_full_of(tile, size) => {}
+            Some(tile) => drop(tiles.insert(tile)),
+            None if is_temporary(&path) => {}
+            None => drop(foreign.get_or_insert_with(|| inside.to_owned())),
+        }
+    });
+    listed.map_err(|e| fault(format!("tile cannot be listed: {e}"), None))?;
+    match foreign {
+        Some(path) => Err(fault(format!("{} does not belong to the log", path.display()), None)),
+        None => Ok(tiles),
     }
-    Ok(tiles)
+}
+
+/// Whether it is a full tile of a log with `size` entries.
+fn is_full_of(tile: Tile, size: u64) -> bool {
+    !tile.is_partial() && Tile::at(tile.kind, tile.n, size) == Some(tile)
 }
 
 /// The leaf hashes of what the write-ahead log still has.
@@ -253,10 +266,56 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// All entries that are in bundles.
+    /// The entries of all full bundles that the checkpoint covers.
+    fn full_bundles(&mut self, wal: &WalHashes) -> Result<(), VerifyError> {
+        let count = self.size / WIDTH as u64;
+        let files = std::mem::take(&mut self.files);
+        let (dir, live) = (self.dir, self.live);
+        let swept = sweep(
+            count,
+            |n| read_full(dir, live, n, wal, &files),
+            |(root, bytes)| {
+                self.bytes += bytes;
+                let mut grown = Vec::new();
+                self.edge.push_tile(root, |level, n, hashes| {
+                    grown.push((level, n, hashes.to_vec()));
+                    Ok::<(), VerifyError>(())
+                })?;
+                self.compare_grown(grown, &files)?;
+                self.note_root();
+                Ok(())
+            },
+        );
+        self.files = files;
+        swept?;
+        // Narrower copies of those were compared with them, and so were the tiles above.
+        let size = self.edge.size();
+        self.files.retain(|tile| {
+            let lowest = matches!(tile.kind, Kind::Entries | Kind::Level(0));
+            !tile.is_partial() || if lowest { tile.n >= count } else { tile.needs().is_none_or(|n| n > size) }
+        });
+        Ok(())
+    }
+
+    fn compare_grown(
+        &mut self,
+        grown: Vec<(usize, u64, Vec<Hash>)>,
+        files: &BTreeSet<Tile>,
+    ) -> Result<(), VerifyError> {
+        for (level, n, hashes) in grown {
+            let tile = Tile { kind: Kind::Level(level as u8), n, width: hashes.len() as u16 };
+            if is_full_of(tile, self.size) || files.contains(&tile) {
+                self.compare_tile(tile, &hashes)?;
+            } else {
+                self.must_have(tile)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries that are in other bundles.
     fn bundles(&mut self, wal: &WalHashes) -> Result<(), VerifyError> {
-        self.note_root();
-        for n in 0.. {
+        for n in self.edge.size() / WIDTH as u64.. {
             let widest = Tile { kind: Kind::Entries, n, width: WIDTH as u16 };
             let narrowest = Tile { width: 1, ..widest };
             let Some(source) = self.files.range(narrowest..=widest).next_back().copied() else {
@@ -327,12 +386,13 @@ impl Walk<'_> {
         self.edge.push(leaf, |level, n, hashes| {
             let tile = Tile { kind: Kind::Level(level as u8), n, width: hashes.len() as u16 };
             // Only those are copied that a file is compared with.
-            let copy = if self.files.contains(&tile) { hashes.to_vec() } else { Vec::new() };
+            let compared = is_full_of(tile, self.size) || self.files.contains(&tile);
+            let copy = if compared { hashes.to_vec() } else { Vec::new() };
             grown.push((tile, copy));
             Ok(())
         })?;
         for (tile, hashes) in grown {
-            if self.files.remove(&tile) {
+            if is_full_of(tile, self.size) || self.files.remove(&tile) {
                 self.compare_tile(tile, &hashes)?;
             } else {
                 self.must_have(tile)?;
@@ -343,24 +403,8 @@ impl Walk<'_> {
     }
 
     fn compare_tile(&mut self, tile: Tile, hashes: &[Hash]) -> Result<(), VerifyError> {
-        let Some(bytes) = self.read(tile)? else { return Ok(()) };
-        let expected = hashes.as_flattened();
-        if bytes == expected {
-            return Ok(());
-        }
-        let at =
-            bytes.iter().zip(expected).position(|(a, b)| a != b).unwrap_or(expected.len().min(bytes.len()));
-        let level = if let Kind::Level(level) = tile.kind { u32::from(level) } else { 0 };
-        let index = (tile.n * WIDTH as u64 + (at / 32) as u64) << (8 * level);
-        // A partial tile stands beside a bundle as partial as itself.
-        let width = if level == 0 { tile.width } else { WIDTH as u16 };
-        let bundle = Tile { kind: Kind::Entries, n: index / WIDTH as u64, width };
-        let what = format!(
-            "{}, byte {at}: not the hash of entry {index} and what follows it in {}",
-            tile.path().display(),
-            bundle.path().display()
-        );
-        Err(fault(what, Some(index)))
+        self.bytes += compare_tile(self.dir, self.live, tile, hashes)?;
+        Ok(())
     }
 
     /// A file that the checkpoint needs and that was not there when the files were listed.
@@ -373,22 +417,93 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// None: gone since the files were listed, because something newer took its place.
     fn read(&mut self, tile: Tile) -> Result<Option<Vec<u8>>, VerifyError> {
-        let path = tile.path();
-        match fs::read(self.dir.join(&path)) {
-            Ok(bytes) => {
-                self.bytes += bytes.len() as u64;
-                Ok(Some(bytes))
-            }
-            Err(e) if self.live && tile.is_partial() && e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(fault(format!("{} cannot be read: {e}", path.display()), None)),
-        }
+        let bytes = read_file(self.dir, self.live, tile)?;
+        self.bytes += bytes.as_ref().map_or(0, Vec::len) as u64;
+        Ok(bytes)
     }
 
     fn note_root(&mut self) {
         if self.edge.size() == self.size {
             self.root = Some(self.edge.root());
         }
+    }
+}
+
+/// Reads the full bundle `n` and everything that says the same: its tile, narrower copies of both,
+/// and the write-ahead log. Returns the root over it and how many bytes were read.
+fn read_full(
+    dir: &Path,
+    live: bool,
+    n: u64,
+    wal: &WalHashes,
+    files: &BTreeSet<Tile>,
+) -> Result<(Hash, u64), VerifyError> {
+    let source = Tile { kind: Kind::Entries, n, width: WIDTH as u16 };
+    let (path, first) = (source.path(), n * WIDTH as u64);
+    let name = path.display();
+    let bytes =
+        read_file(dir, live, source)?.ok_or_else(|| fault(format!("{name} is missing"), Some(first)))?;
+    let entries = parse_bundle(&bytes).map_err(|e| fault(format!("{name}: {e}"), Some(first)))?;
+    if entries.len() != WIDTH {
+        return Err(fault(format!("{name} has {} entries", entries.len()), Some(first)));
+    }
+    let hashes: Vec<Hash> = entries.iter().map(|entry| leaf_hash(entry)).collect();
+    for (index, leaf) in (first..).zip(&hashes) {
+        if wal.at(index).is_some_and(|known| known != leaf) {
+            let what = format!("entry {index} in {name} differs from the one in wal");
+            return Err(fault(what, Some(index)));
+        }
+    }
+    let tile = Tile { kind: Kind::Level(0), ..source };
+    let mut read = bytes.len() as u64 + compare_tile(dir, live, tile, &hashes)?;
+    for narrow in files.range(Tile { width: 1, ..tile }..tile) {
+        read += compare_tile(dir, live, *narrow, &hashes[..usize::from(narrow.width)])?;
+    }
+    for narrow in files.range(Tile { width: 1, ..source }..source) {
+        let count = usize::from(narrow.width);
+        let end: usize = entries[..count].iter().map(|entry| 2 + entry.len()).sum();
+        if let Some(copy) = read_file(dir, live, *narrow)? {
+            if copy != bytes[..end] {
+                let what = format!("{} differs from a later copy of its entries", narrow.path().display());
+                return Err(fault(what, Some(first)));
+            }
+            read += copy.len() as u64;
+        }
+    }
+    Ok((reduce(&hashes), read))
+}
+
+/// Compares a tile with the hashes it should have; returns how many bytes were read.
+fn compare_tile(dir: &Path, live: bool, tile: Tile, hashes: &[Hash]) -> Result<u64, VerifyError> {
+    let Some(bytes) = read_file(dir, live, tile)? else { return Ok(0) };
+    let expected = hashes.as_flattened();
+    if bytes == expected {
+        return Ok(bytes.len() as u64);
+    }
+    let at = bytes.iter().zip(expected).position(|(a, b)| a != b).unwrap_or(expected.len().min(bytes.len()));
+    let level = if let Kind::Level(level) = tile.kind { u32::from(level) } else { 0 };
+    let index = (tile.n * WIDTH as u64 + (at / 32) as u64) << (8 * level);
+    let bundle = Tile { kind: Kind::Entries, n: index / WIDTH as u64, width: WIDTH as u16 };
+    let what = format!(
+        "{}, byte {at}: not the hash of entry {index} and what follows it in {}",
+        tile.path().display(),
+        bundle.path().display()
+    );
+    Err(fault(what, Some(index)))
+}
+
+/// None: gone since the files were listed, because something newer took its place.
+fn read_file(dir: &Path, live: bool, tile: Tile) -> Result<Option<Vec<u8>>, VerifyError> {
+    let path = tile.path();
+    match fs::read(dir.join(&path)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            if live && tile.is_partial() {
+                return Ok(None);
+            }
+            Err(fault(format!("{} is missing", path.display()), tile.needs().map(|n| n - 1)))
+        }
+        Err(e) => Err(fault(format!("{} cannot be read: {e}", path.display()), None)),
     }
 }

@@ -88,11 +88,13 @@ impl Writer {
     }
 
     fn commit(&mut self, batch: &mut Vec<Waiting>) {
-        if self.failure().is_none() && !batch.is_empty() {
-            let result = self.write(batch);
-            self.answer(batch.drain(..), result);
+        if self.failure().is_none()
+            && !batch.is_empty()
+            && let Ok(first) = self.write(batch)
+        {
+            self.answer(batch.drain(..), Ok(first));
         }
-        // It may have failed while this batch waited for space.
+        // Failed just now or before: of this batch, too, what ends may go into the reserve.
         if let Some(cause) = self.failure() {
             self.close_down(batch, &cause);
         }

@@ -121,6 +121,7 @@ classed! {
     "person_locked" PersonLocked { subject: Personal, reason: Personal }
     "person_unlocked" PersonUnlocked { subject: Personal }
     "record_changed" RecordChanged { record: Public, id: Personal, change: Public }
+    "audit_read" AuditRead { what: Internal }
     "admin_refused" AdminRefused { action: Public, code: Public, reason: Personal }
     "log_stopped" LogStopped { reason: Internal }
     "witness_lagging" WitnessLagging { witness: Internal, lag: Public, last_error: Internal }

@@ -101,6 +101,10 @@ fn about(event: &Event) -> Vec<(&'static str, Value)> {
             ("api", json!({ "operation": format!("{}.{}", record.code(), change.code()) })),
             ("resources", json!([{ "type": record.code(), "uid": id }])),
         ],
+        K::AuditRead { what } => vec![
+            ("api", json!({ "operation": "audit.read" })),
+            ("resources", json!([{ "type": "audit", "uid": what }])),
+        ],
         K::AdminRefused { action, .. } => {
             vec![("api", json!({ "operation": action })), ("activity_name", json!("Refused"))]
         }

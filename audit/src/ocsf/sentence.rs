@@ -53,6 +53,7 @@ pub(crate) fn sentence(kind: &EventKind) -> String {
         K::PersonLocked { subject, reason } => format!("{subject} locked: {reason}"),
         K::PersonUnlocked { subject } => format!("{subject} unlocked"),
         K::RecordChanged { record, id, change } => format!("{} {id} {}", record.code(), change.code()),
+        K::AuditRead { what } => format!("entries of the audit log were read: {what}"),
         K::AdminRefused { action, code, reason } => format!("{action} refused ({code}): {reason}"),
         K::LogStopped { reason } => format!("the audit log stopped: {reason}"),
         K::WitnessLagging { witness, lag, last_error } => {

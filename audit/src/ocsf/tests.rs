@@ -90,6 +90,7 @@ fn kinds() -> Vec<EventKind> {
         record(Change::Created),
         record(Change::Updated),
         record(Change::Closed),
+        K::AuditRead { what: "tile/entries/000".to_owned() },
         K::AdminRefused {
             action: "CreateGrant".to_owned(),
             code: "not-committee".to_owned(),
