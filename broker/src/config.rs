@@ -36,6 +36,29 @@ pub struct Config {
     pub drain_secs: u64,
     /// The collectors that follow the audit log.
     pub siem: Siem,
+    /// The witness that signs the audit log's checkpoints.
+    pub witness: Option<Witness>,
+}
+
+/// Who signs the checkpoints of the audit log: a C2SP tlog-witness at another institution.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Witness {
+    /// Its address, `https://host:port`.
+    pub url: String,
+    /// Its public key, the line in its key.pub.
+    pub key: String,
+    /// Who vouches for its certificate; needed with https.
+    pub ca: Option<PathBuf>,
+    /// What is shown to a witness that asks for a certificate.
+    pub certificate: Option<PathBuf>,
+    /// The key of that certificate.
+    pub certificate_key: Option<PathBuf>,
+    /// Whether the broker refuses to start when the witness cannot be asked, and stops when it
+    /// refuses. Otherwise that is an alarm in the log. A log that is behind its witness is refused
+    /// at the start in any case.
+    #[serde(default)]
+    pub strict: bool,
 }
 
 /// Where the audit log is followed to.
@@ -62,6 +85,7 @@ impl Default for Config {
             max_sessions: 256,
             drain_secs: 5,
             siem: Siem::default(),
+            witness: None,
         }
     }
 }
@@ -119,6 +143,11 @@ impl Config {
         if config.max_sessions == 0 || config.max_sessions > 100_000 {
             return Err(value("max_sessions lies between 1 and 100000"));
         }
+        if let Some(witness) = &config.witness
+            && witness.certificate.is_some() != witness.certificate_key.is_some()
+        {
+            return Err(value("witness.certificate and witness.certificate_key go together"));
+        }
         if config.drain_secs > 600 {
             return Err(value("drain_secs is at most 600"));
         }
@@ -166,6 +195,8 @@ mod tests {
             "[[siem.sink]]\nname = \"a\"\nkind = \"file\"",
             "[[siem.sink]]\nname = \"a\"\nkind = \"file\"\npath = \"p\"\ncolour = 1",
             "[[siem.sink]]\nname = \"a\"\nkind = \"file\"\npath = \"p\"\n[[siem.sink]]\nname = \"a\"\nkind = \"file\"\npath = \"q\"",
+            "[witness]\nurl = \"http://a:1\"",
+            "[witness]\nurl = \"http://a:1\"\nkey = \"k\"\ncertificate = \"c\"",
             "ssh = 1",
         ] {
             assert!(Config::parse(bad, Path::new("bad")).is_err(), "{bad}");

@@ -14,3 +14,4 @@ pub mod private;
 pub mod process;
 pub mod ssh;
 pub mod tls;
+mod witnessing;

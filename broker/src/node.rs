@@ -30,6 +30,7 @@ use crate::private;
 use crate::ssh::admission::AdmissionLimits;
 use crate::ssh::{IssuedBook, Services, SshDoor};
 use crate::tls::{Presented, api_config};
+use crate::witnessing::Witnessing;
 
 /// The first administrator and the first agent of an empty house.
 const FIRST_ADMIN: &str = "admin";
@@ -96,7 +97,7 @@ impl Node {
             issuer.credentials(dir).await.context("cannot get this broker's certificates from the signer")?;
         let until = own.until;
 
-        let log = open_log(dir, &config, &clock, &*entropy)?;
+        let (log, witnessing) = open_log(dir, &config, &clock, &*entropy).await?;
         let store = Store::open(&dir.join("records.sqlite")).await.context("cannot open the records")?;
         let gate = Gate::new(Foundations {
             store,
@@ -161,6 +162,10 @@ impl Node {
         };
         for feed in feeds.start(&services.sinks, dir, &services.stopping) {
             services.tasks.spawn(feed);
+        }
+
+        if let Some(witnessing) = witnessing {
+            services.tasks.spawn(witnessing.run(gate.clone(), services.stopping.clone()));
         }
 
         tokio::spawn({
@@ -242,20 +247,27 @@ fn install(
     Ok(())
 }
 
-fn open_log(
+/// Opens the log, once its witness has agreed.
+async fn open_log(
     dir: &Path,
     config: &Config,
     clock: &Arc<dyn Clock>,
     entropy: &dyn Entropy,
-) -> anyhow::Result<Log> {
+) -> anyhow::Result<(Log, Option<Witnessing>)> {
     let origin = format!("{}/audit", config.trust_domain);
     let text = private::read_or_make(&dir.join("audit.key"), || {
         LogKey::generate(&origin, entropy).map(|key| key.to_secret_text()).map_err(std::io::Error::other)
     })
     .context("cannot read or make the key of the audit log, audit.key")?;
     let key = LogKey::from_secret_text(text.trim()).context("audit.key is not the key of an audit log")?;
-    Log::open(&dir.join("audit"), key, Arc::clone(clock), audit::Options::default())
-        .context("cannot open the audit log")
+    let audit = dir.join("audit");
+    let witnessing = match &config.witness {
+        Some(witness) => Some(Witnessing::begin(witness, dir, &audit, &key).await?),
+        None => None,
+    };
+    let log = Log::open(&audit, key, Arc::clone(clock), audit::Options::default())
+        .context("cannot open the audit log")?;
+    Ok((log, witnessing))
 }
 
 /// Leaves the one-time tokens of a house that is being founded where its owner finds them.

@@ -329,6 +329,13 @@ impl Gate {
         Ok(ServiceCertificate { certificate: issued.certificate, expires: issued.expires })
     }
 
+    /// Lets somebody read entries of the log; `what` says which. That is recorded in the log itself.
+    pub async fn read_audit(&self, entry: &Entry, what: &str) -> Result<(), Refusal> {
+        let kind = EventKind::AuditRead { what: what.to_owned() };
+        self.admit_event(entry, AdminAction::ReadAudit, None, kind).await?;
+        Ok(())
+    }
+
     /// Everything there is, for those who may list it.
     pub async fn records(&self, entry: &Entry) -> Result<Records, Refusal> {
         self.may(entry, AdminAction::ListRecords).await?;

@@ -33,7 +33,8 @@ pub async fn at_start(client: &Client, dir: &Path, key: &LogKey) -> Result<Signe
         return check(client, 0, Source::Nothing(&note)).await;
     }
     let reader = Reader::open(dir)?;
-    let known = reader.witnessed()?.map_or(0, |(checkpoint, _)| checkpoint.size);
+    // What is kept here only saves a question: the witness knows best.
+    let known = reader.witnessed().ok().flatten().map_or(0, |(checkpoint, _)| checkpoint.size);
     check(client, known, Source::Folder(&reader)).await
 }
 

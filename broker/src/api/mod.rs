@@ -1,14 +1,15 @@
 //! The HTTPS front door: logins, enrolment, uploads, administration.
 //!
 //! HTTP/1.1 over TLS 1.3. Who calls is proved by a client certificate ([`caller`]); without one only
-//! a login, an agent's enrolment and the health of the node can be asked for. Whatever is asked goes
-//! to the gate; no rules are here.
+//! a login, an agent's enrolment, the health of the node, and the hashes of its log can be asked for.
+//! Whatever else is asked goes to the gate; no rules are here.
 
 pub mod answer;
 pub mod caller;
 mod health;
 mod identity;
 mod records;
+mod trail;
 mod upload;
 
 use std::net::SocketAddr;
@@ -159,6 +160,8 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/grants", post(records::create_grant).get(records::grants))
         .route("/v1/grants/{grant}/revoke", post(records::revoke_grant))
         .route("/v1/services/certificate", post(records::service_certificate))
+        .route("/log/checkpoint", get(trail::checkpoint))
+        .route("/log/tile/{*rest}", get(trail::tile))
         .fallback(|| async {
             Fault::new(StatusCode::NOT_FOUND, "not_found", "There is nothing at this address.")
         })

@@ -142,16 +142,19 @@ impl House {
     /// A house with an administrator, and with alice in the study `brca`, which may use the
     /// dataset `cancer`.
     pub async fn new() -> House {
+        House::prepared(|_| String::new()).await
+    }
+
+    /// The same, after `prepare` has put something into the broker's folder; it returns what is
+    /// added to the configuration.
+    pub async fn prepared(prepare: impl FnOnce(&Path) -> String) -> House {
         let dir = tempfile::tempdir().unwrap();
+        let more = prepare(dir.path());
         let ca = Arc::new(Ca::new());
         ca.serve(&dir.path().join("signer.sock"));
         let text = "trust_domain = \"gate.test\"\nssh = \"127.0.0.1:0\"\napi = \"127.0.0.1:0\"\nagents = \"127.0.0.1:0\"\nsigner = \"signer.sock\"\n";
-        std::fs::write(dir.path().join("config.toml"), text).unwrap();
-        let config = Config::load(dir.path()).unwrap();
-        let sockets = Sockets::bind(&config).unwrap();
-        let node = Node::start(dir.path(), config, sockets, Arc::new(SystemClock), Arc::new(OsEntropy))
-            .await
-            .unwrap();
+        std::fs::write(dir.path().join("config.toml"), format!("{text}{more}")).unwrap();
+        let node = start(dir.path()).await.unwrap();
         let admin = ca.leaf("person/admin".parse().unwrap());
         let mut house = House { node: Some(node), dir, ca, agent: None, grant: String::new(), admin };
         let until = now().plus(Duration::from_secs(3600));
@@ -257,6 +260,19 @@ impl House {
         answer
     }
 
+    /// What lies at `path`: the status, the head, the bytes.
+    pub async fn fetch(&self, identity: Option<&Identity>, path: &str) -> (u16, String, Vec<u8>) {
+        let mut stream = self.tls(self.node().endpoints().api, identity).await;
+        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+        (status, head, answer[end + 4..].to_vec())
+    }
+
     /// One request; the last line of the answer as JSON.
     pub async fn call(
         &self,
@@ -326,6 +342,13 @@ impl House {
         }
         false
     }
+}
+
+/// A broker in `dir`, as its configuration says.
+pub async fn start(dir: &Path) -> anyhow::Result<Node> {
+    let config = Config::load(dir)?;
+    let sockets = Sockets::bind(&config)?;
+    Node::start(dir, config, sockets, Arc::new(SystemClock), Arc::new(OsEntropy)).await
 }
 
 impl Person {

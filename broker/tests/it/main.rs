@@ -1,6 +1,7 @@
 //! The broker against stock OpenSSH and against people who mean it no good.
 
 mod house;
+mod trail;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
