@@ -338,6 +338,8 @@ pub enum Audit {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Print the entries that fit everything that is asked for.
+    Search(Box<Search>),
     /// Print a proof that an entry is in the log (C2SP tlog-proof).
     Proof {
         /// The log.
@@ -346,6 +348,38 @@ pub enum Audit {
         /// The entry's index.
         index: u64,
     },
+}
+
+/// Options of `audit search`.
+#[derive(Debug, Args)]
+pub struct Search {
+    /// The log.
+    #[command(flatten)]
+    pub log: AuditLog,
+    /// Not before: a date (its beginning, UTC) or an instant such as 2027-03-31T15:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Not after: a date (its end, UTC) or an instant.
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+    /// Kind of entry, such as session_opened; given several times, any of them.
+    #[arg(long = "kind", value_name = "KIND")]
+    pub kinds: Vec<String>,
+    /// Who did it, or to whom.
+    #[arg(long)]
+    pub person: Option<String>,
+    /// In which study.
+    #[arg(long)]
+    pub study: Option<String>,
+    /// In which session.
+    #[arg(long)]
+    pub session: Option<String>,
+    /// Words that stand in it somewhere, upper and lower case alike.
+    #[arg(long)]
+    pub text: Option<String>,
+    /// At most so many, the first ones.
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    pub count: Option<u64>,
 }
 
 /// Where a log is.

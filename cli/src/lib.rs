@@ -15,6 +15,7 @@ mod home;
 mod login;
 mod put;
 mod records;
+mod search;
 mod shell;
 mod sshconf;
 mod status;

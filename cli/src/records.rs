@@ -203,7 +203,8 @@ fn id<T>(text: &str, prefix: &str, from: fn(&str) -> Result<T, model::IdError>) 
         .map_err(|e| Fault::usage(say!(BadName, text = text)).because(&e))
 }
 
-fn study_id(text: &str) -> Result<StudyId, Fault> {
+/// A study, with or without its prefix.
+pub fn study_id(text: &str) -> Result<StudyId, Fault> {
     id(text, StudyId::PREFIX, StudyId::from_name)
 }
 
@@ -216,9 +217,18 @@ fn role_id(text: &str) -> Result<RoleId, Fault> {
 }
 
 /// An instant; a bare date means its last millisecond in UTC, as "until" does among people.
-fn instant(text: &str) -> Result<Timestamp, Fault> {
+pub fn instant(text: &str) -> Result<Timestamp, Fault> {
+    at(text, "T23:59:59.999Z")
+}
+
+/// The same, but of a date its beginning.
+pub fn beginning(text: &str) -> Result<Timestamp, Fault> {
+    at(text, "T00:00:00.000Z")
+}
+
+fn at(text: &str, of_a_date: &str) -> Result<Timestamp, Fault> {
     let text = text.trim();
-    let whole = if text.len() == 10 { format!("{text}T23:59:59.999Z") } else { text.to_owned() };
+    let whole = if text.len() == 10 { format!("{text}{of_a_date}") } else { text.to_owned() };
     whole.parse().map_err(|_| Fault::usage(say!(BadUntil, text = text)))
 }
 

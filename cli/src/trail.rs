@@ -6,8 +6,9 @@ use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
 use crate::api::printable;
-use crate::args::{Audit, AuditLog};
+use crate::args::{Audit, AuditLog, Search};
 use crate::fault::{Exit, Fault};
+use crate::search::Wanted;
 use crate::{Surroundings, say};
 
 /// Entries read at a time.
@@ -21,6 +22,7 @@ pub async fn audit(around: &Surroundings, command: &Audit) -> Result<(), Fault> 
     match command {
         Audit::Verify(log) => verify(around, log),
         Audit::Tail { log, count, follow } => tail(around, log, *count, *follow).await,
+        Audit::Search(search) => find(around, search),
         Audit::Proof { log, index } => proof(around, log, *index),
     }
 }
@@ -70,6 +72,43 @@ async fn tail(around: &Surroundings, log: &AuditLog, count: u64, follow: bool) -
             (true, true) => tokio::time::sleep(FOLLOW).await,
         }
     }
+}
+
+/// Goes through the log from its beginning, a few entries at a time: clocks jump, so the order of
+/// times is not that of entries.
+fn find(around: &Surroundings, search: &Search) -> Result<(), Fault> {
+    let wanted = Wanted::new(search)?;
+    let dir = folder(&search.log.dir);
+    let reader = open(&dir, &search.log)?;
+    let fault = |e: ReadError| unreadable(&dir, &e);
+    let origin = reader.key().origin().to_owned();
+    let most = search.count.unwrap_or(u64::MAX);
+    let (mut next, mut found) = (0, 0);
+    while found < most {
+        let entries = reader.read(next, BATCH).map_err(fault)?;
+        let Some((last, _)) = entries.last() else { break };
+        next = last + 1;
+        for (index, entry) in entries.iter().filter(|(_, entry)| wanted.may_fit(entry)) {
+            let Some(value) = audit::export(&origin, *index, entry) else { continue };
+            if !wanted.fits(&value) {
+                continue;
+            }
+            if around.json {
+                around.print_json(&value);
+            } else {
+                around.line(&line(*index, &value));
+            }
+            found += 1;
+            if found == most {
+                next = index + 1;
+                break;
+            }
+        }
+    }
+    if !around.json {
+        around.print(&say!(LogSearched, found = found, read = next));
+    }
+    Ok(())
 }
 
 fn proof(around: &Surroundings, log: &AuditLog, index: u64) -> Result<(), Fault> {
@@ -202,6 +241,25 @@ mod tests {
         let log = AuditLog { key: Some(key), ..log };
         assert!(verify(&around, &log).is_err() && proof(&around, &log, 1).is_err());
         assert!(tail(&around, &log, 1, false).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_search_reads_a_log_from_end_to_end() {
+        let dir = tempfile::tempdir().unwrap();
+        log_of(&dir.path().join("broker/audit"), 700).await;
+        let around = around();
+        let asked = |words: &str| {
+            let line = format!("sekisho audit search --dir {} {words}", dir.path().display());
+            let cli = <crate::args::Cli as clap::Parser>::try_parse_from(line.split_whitespace()).unwrap();
+            match cli.command {
+                crate::args::Command::Audit(Audit::Search(search)) => find(&around, &search),
+                _ => unreachable!(),
+            }
+        };
+        asked("--kind stopped -n 2").unwrap();
+        asked("--text nowhere").unwrap();
+        assert!(asked("--from yesterday").is_err());
+        assert!(asked("--person Not/AName").is_err());
     }
 
     #[test]

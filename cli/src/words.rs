@@ -145,6 +145,7 @@ words! {
     LogGood: "the log is whole: {entries} entries, root {root}" | "監査ログは完全です: {entries} 件、ルート {root}";
     LogSigned: "its checkpoint covers {size} entries; {bytes} bytes were read; signed by {key}" | "チェックポイントは {size} 件を対象とし、{bytes} バイトを検査しました。署名鍵: {key}";
     LogKeyBeside: "the key was taken from the folder itself: compare it with the copy you keep (--key)" | "鍵は同じフォルダーのものです。保管している写しと比べてください（--key）";
+    LogSearched: "{found} of {read} entries fit" | "{read} 件中 {found} 件が該当しました";
     LogBad: "the log in {path} is not what was signed" | "{path} の監査ログは署名されたものと一致しません";
     LogBadTodo: "keep a copy of the folder untouched, and tell the security staff" | "フォルダーの写しを変更せずに保存し、セキュリティ担当に連絡してください";
     NoProof: "no proof can be given for entry {index}" | "{index} 番の証明を作成できません";
