@@ -11,11 +11,13 @@ use super::reader::ReadError;
 use super::{Fault, Vault};
 use crate::format::{File, Root, SetId};
 
-/// What a collection removed.
+/// What a collection removed, or would remove.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Collected {
-    /// Files removed, over all backends.
+    /// Files removed, over all backends; parts of files that were never finished count too.
     pub removed: u64,
+    /// Bytes of them, as the backends listed them.
+    pub bytes: u64,
     /// Files kept.
     pub kept: u64,
     /// Files with names that are not ours; they were left alone.
@@ -95,7 +97,7 @@ impl Destruction {
 
 impl Vault {
     /// Removes every file of `object` that neither a manifest of `live` nor a share set of `keep`
-    /// (deposits under way) needs: earlier epochs, and what deposits and refreshes left that
+    /// (deposits under way) needs: earlier epochs, and what deposits, refreshes and repairs left that
     /// failed or died. If a manifest of `live` cannot be found, nothing is removed.
     pub async fn collect(
         &self,
@@ -103,6 +105,32 @@ impl Vault {
         live: &[Root],
         keep: &[SetId],
     ) -> Result<Collected, ReadError> {
+        let needed = self.needed(object, live).await?;
+        Ok(self.sweep(object, |file| needs(&needed, keep, file), Sweep::Remove).await)
+    }
+
+    /// What [`Vault::collect`] would remove, without removing it.
+    pub async fn garbage(
+        &self,
+        object: &ObjectId,
+        live: &[Root],
+        keep: &[SetId],
+    ) -> Result<Collected, ReadError> {
+        let needed = self.needed(object, live).await?;
+        Ok(self.sweep(object, |file| needs(&needed, keep, file), Sweep::Count).await)
+    }
+
+    /// Removes a share set that no manifest names, as far as the backends answer.
+    pub async fn abandon(&self, object: &ObjectId, set: SetId) -> Collected {
+        let need = |file: &File| match file {
+            File::Extent(of, ..) | File::Key(of, _) if *of == set => Need::None,
+            _ => Need::UnderWay,
+        };
+        self.sweep(object, need, Sweep::Remove).await
+    }
+
+    /// The files that the manifests of `live` need.
+    async fn needed(&self, object: &ObjectId, live: &[Root]) -> Result<BTreeSet<File>, ReadError> {
         let mut needed = BTreeSet::new();
         for root in live {
             let reader = self.open(object, &root.0).await?;
@@ -112,20 +140,7 @@ impl Vault {
             let extents = (0..).zip(&manifest.extents);
             needed.extend(extents.map(|(number, entry)| File::Extent(set, number, entry.attempt)));
         }
-        let is_needed = |file: &File| match file {
-            File::Extent(set, ..) | File::Key(set, _) if keep.contains(set) => true,
-            file => needed.contains(file),
-        };
-        Ok(self.sweep(object, is_needed).await)
-    }
-
-    /// Removes a share set that no manifest names, as far as the backends answer.
-    pub async fn abandon(&self, object: &ObjectId, set: SetId) -> Collected {
-        self.sweep(object, |file| match file {
-            File::Extent(of, ..) | File::Key(of, _) => *of != set,
-            File::Manifest(_) => true,
-        })
-        .await
+        Ok(needed)
     }
 
     /// Removes everything of `object` from every backend, keys first, and looks whether it is gone.
@@ -139,12 +154,11 @@ impl Vault {
             let backend = &self.pool.remotes[remote].backend;
             let mut removed = 0;
             let work = async {
-                let files = Listing::of(&self.pool, remote, object).await?.files;
+                let mut files = Listing::of(&self.pool, remote, object).await?.ours(object);
                 // Without keys the rest is noise: they go first.
-                let mut files: Vec<File> = files.into_iter().map(|(file, _)| file).collect();
-                files.sort_by_key(|file| !matches!(file, File::Key(..)));
-                removed = remove(&self.pool, remote, object, files).await?;
-                match Listing::of(&self.pool, remote, object).await?.files.len() {
+                files.sort_by_key(|(file, ..)| !matches!(file, File::Key(..)));
+                removed = remove(&self.pool, remote, files.into_iter().map(|(_, name, _)| name)).await?;
+                match Listing::of(&self.pool, remote, object).await?.ours(object).len() {
                     0 => Ok(()),
                     left => Err(super::pool::Failure::corrupt(format!("{left} files are still there"))),
                 }
@@ -155,29 +169,66 @@ impl Vault {
         Destruction { object: object.clone(), backends: join_all(backends).await, k }
     }
 
-    async fn sweep(&self, object: &ObjectId, is_needed: impl Fn(&File) -> bool) -> Collected {
+    async fn sweep(&self, object: &ObjectId, need: impl Fn(&File) -> Need, sweep: Sweep) -> Collected {
         let mut collected = Collected::default();
-        let is_needed = &is_needed;
+        let need = &need;
         let sweeps = (0..self.pool.remotes.len()).map(|remote| async move {
             let report = |failure| self.pool.report(remote, object, None, failure);
-            let listing = Listing::of(&self.pool, remote, object).await.map_err(report)?;
-            let (keep, mut drop): (Vec<File>, Vec<File>) =
-                listing.files.into_iter().map(|(file, _)| file).partition(is_needed);
+            let Listing { files, unfinished, foreign } =
+                Listing::of(&self.pool, remote, object).await.map_err(report)?;
+            let all = files.len() + unfinished.len();
+            let whole = files.into_iter().filter(|(file, _)| need(file) == Need::None);
+            let mut drop: Vec<_> = whole.map(|(file, len)| (file, file.name(object), len)).collect();
+            drop.extend(unfinished.into_iter().filter(|(file, ..)| need(file) != Need::UnderWay));
+            let (bytes, kept) = (drop.iter().map(|(.., len)| len).sum::<u64>(), all - drop.len());
             // Manifests first: a reader without a root must not find one whose extents are going.
-            drop.sort_by_key(|file| !matches!(file, File::Manifest(_)));
-            let removed = remove(&self.pool, remote, object, drop).await.map_err(report)?;
-            Ok::<_, Fault>((removed, keep.len() as u64, listing.foreign))
+            drop.sort_by_key(|(file, ..)| !matches!(file, File::Manifest(_)));
+            let removed = match sweep {
+                Sweep::Count => drop.len() as u64,
+                Sweep::Remove => {
+                    let names = drop.into_iter().map(|(_, name, _)| name);
+                    remove(&self.pool, remote, names).await.map_err(report)?
+                }
+            };
+            Ok::<_, Fault>(Collected { removed, bytes, kept: kept as u64, foreign, faults: Vec::new() })
         });
         for swept in join_all(sweeps).await {
             match swept {
-                Ok((removed, kept, foreign)) => {
-                    collected.removed += removed;
-                    collected.kept += kept;
-                    collected.foreign += foreign;
+                Ok(swept) => {
+                    collected.removed += swept.removed;
+                    collected.bytes += swept.bytes;
+                    collected.kept += swept.kept;
+                    collected.foreign += swept.foreign;
                 }
                 Err(fault) => collected.faults.push(fault),
             }
         }
         collected
+    }
+}
+
+/// Whether a sweep removes what nobody needs, or counts it.
+#[derive(Clone, Copy)]
+enum Sweep {
+    Remove,
+    Count,
+}
+
+/// Who needs a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// Nobody.
+    None,
+    /// A reader: whole. Parts of it are of no use.
+    Whole,
+    /// Whoever is writing it may not have finished.
+    UnderWay,
+}
+
+fn needs(needed: &BTreeSet<File>, keep: &[SetId], file: &File) -> Need {
+    match file {
+        File::Extent(set, ..) | File::Key(set, _) if keep.contains(set) => Need::UnderWay,
+        file if needed.contains(file) => Need::Whole,
+        _ => Need::None,
     }
 }

@@ -10,6 +10,7 @@ use object_store::{Error, ObjectStore, ObjectStoreExt};
 use tokio::time::timeout;
 
 use super::FaultKind;
+use super::folder;
 use super::pool::{Failure, Pool, Remote};
 use crate::format::File;
 
@@ -20,11 +21,20 @@ const MOST: usize = 8 << 20;
 pub(super) struct Listing {
     /// Our own files, with their lengths.
     pub(super) files: Vec<(File, u64)>,
+    /// Parts of our own files, whose writers were killed or are still writing, with their names and
+    /// lengths. They are of no use to anybody.
+    pub(super) unfinished: Vec<(File, String, u64)>,
     /// Files with names that are not ours. They are never touched.
     pub(super) foreign: u64,
 }
 
 impl Listing {
+    /// All that is ours, whole or not, with names below the backend and lengths.
+    pub(super) fn ours(self, object: &ObjectId) -> Vec<(File, String, u64)> {
+        let whole = self.files.into_iter().map(|(file, len)| (file, file.name(object), len));
+        whole.chain(self.unfinished).collect()
+    }
+
     /// Of every backend, in order; nothing of one that did not answer, which is reported.
     pub(super) async fn all(pool: &Arc<Pool>, object: &ObjectId) -> Vec<Option<Listing>> {
         let listings = (0..pool.remotes.len()).map(|remote| async move {
@@ -39,7 +49,7 @@ impl Listing {
         let folder = Path::from(object.name());
         let prefix = format!("{}/", object.name());
         let Remote { backend, .. } = &pool.remotes[remote];
-        let mut listing = Listing { files: Vec::new(), foreign: 0 };
+        let mut listing = Listing { files: Vec::new(), unfinished: Vec::new(), foreign: 0 };
         let mut found = backend.store.list(Some(&folder));
         // A long list may take long, but not fall silent.
         while let Some(meta) = timeout(pool.options.read_timeout, found.next()).await.map_err(|_| {
@@ -47,9 +57,16 @@ impl Listing {
             Failure { kind: FaultKind::Timeout, detail }
         })? {
             let meta = meta.map_err(|error| Failure::of(&error))?;
-            match meta.location.as_ref().strip_prefix(&prefix).and_then(File::parse) {
-                Some(file) if listing.files.len() < MOST => listing.files.push((file, meta.size)),
-                _ => listing.foreign += 1,
+            let name = meta.location.as_ref().strip_prefix(&prefix);
+            let whole = name.and_then(File::parse);
+            let part = name.and_then(folder::split).and_then(|(name, _)| File::parse(name));
+            match (whole, part) {
+                _ if listing.files.len() + listing.unfinished.len() >= MOST => listing.foreign += 1,
+                (Some(file), _) => listing.files.push((file, meta.size)),
+                (None, Some(file)) => {
+                    listing.unfinished.push((file, meta.location.as_ref().to_owned(), meta.size));
+                }
+                (None, None) => listing.foreign += 1,
             }
         }
         Ok(listing)
@@ -60,12 +77,12 @@ impl Listing {
 pub(super) async fn remove(
     pool: &Pool,
     remote: usize,
-    object: &ObjectId,
-    files: impl IntoIterator<Item = File>,
+    names: impl IntoIterator<Item = String>,
 ) -> Result<u64, Failure> {
     let mut removed = 0;
-    for file in files {
-        let path = Path::from(file.name(object));
+    for name in names {
+        // As it was listed: what is escaped in it stays so.
+        let path = Path::parse(name).map_err(Failure::corrupt)?;
         removed += pool
             .timed(remote, |store| async move {
                 match store.delete(&path).await {

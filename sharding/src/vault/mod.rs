@@ -20,6 +20,7 @@ mod deposit;
 mod examine;
 mod fault;
 mod files;
+mod folder;
 mod health;
 mod pace;
 mod placement;

@@ -149,7 +149,11 @@ impl Vault {
 }
 
 /// Any backend will do: the manifest is the same everywhere, and the root recognises it.
-async fn find_manifest(pool: &Arc<Pool>, object: &ObjectId, root: Root) -> Result<Described, ReadError> {
+pub(super) async fn find_manifest(
+    pool: &Arc<Pool>,
+    object: &ObjectId,
+    root: Root,
+) -> Result<Described, ReadError> {
     let mut asking = pool.asking(pool.order(), {
         let (pool, object) = (pool.clone(), object.clone());
         move |remote| {

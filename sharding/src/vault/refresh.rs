@@ -11,9 +11,13 @@ use model::{Entropy, ObjectId};
 
 use super::Vault;
 use super::deposit::{DepositError, Deposited, FromObject, Writer};
+use super::files::Listing;
 use super::reader::ReadError;
 use super::verify::Verification;
-use crate::format::{Deposit, Mode, Root};
+use crate::format::{Deposit, File, Mode, Root};
+
+/// More refreshes than anybody makes from one root.
+const LIKELY: u64 = 1 << 20;
 
 /// What is made anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,7 +81,8 @@ impl Vault {
             Refresh::Keys if reader.scheme().mode == Mode::Compact => {
                 let opened = reader.opened();
                 let manifest = &opened.described.manifest;
-                let deposit = Deposit { epoch: manifest.deposit.epoch + 1, ..manifest.deposit.clone() };
+                let epoch = self.unused_epoch(&manifest.deposit).await;
+                let deposit = Deposit { epoch, ..manifest.deposit.clone() };
                 let writer = Writer::new(self.pool.clone(), deposit, opened.master.clone(), entropy);
                 let writer = Arc::new(writer.map_err(failed)?);
                 writer.write_key().await.map_err(failed)?;
@@ -95,5 +100,18 @@ impl Vault {
         } else {
             Err(RefreshError::Unsound { found: Box::new(found) })
         }
+    }
+    /// An epoch of a share set that no backend has a key file of. The next one may have been written
+    /// by an earlier refresh from the same root, and its keys must not be replaced.
+    async fn unused_epoch(&self, deposit: &Deposit) -> u64 {
+        let listings = Listing::all(&self.pool, &deposit.object).await;
+        let epochs = listings.iter().flatten().flat_map(|listing| &listing.files);
+        // A liar shall not make it overflow.
+        let likely = deposit.epoch..deposit.epoch.saturating_add(LIKELY);
+        let epochs = epochs.filter_map(|(file, _)| match file {
+            File::Key(set, epoch) if *set == deposit.set && likely.contains(epoch) => Some(*epoch),
+            _ => None,
+        });
+        epochs.fold(deposit.epoch, u64::max).saturating_add(1)
     }
 }

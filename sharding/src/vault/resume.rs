@@ -8,6 +8,7 @@ use model::ObjectId;
 use super::deposit::{DepositError, Depositing, Writer};
 use super::files::Listing;
 use super::pool::{Failure, Pool};
+use super::reader::find_manifest;
 use super::{FaultKind, Vault};
 use crate::codec::ShareIndex;
 use crate::format::{AttemptId, Deposit, File, HEADER, Header, KeyFile, KeyShare, Kind, MasterKey, SetId};
@@ -47,8 +48,9 @@ impl Vault {
             }
         }
         for found in self.manifests(Some(object)).await {
-            if let Ok(reader) = self.open(object, &found.root.0).await {
-                sets.remove(&reader.set());
+            // Whether it can be read just now does not matter: it was acknowledged.
+            if let Ok(described) = find_manifest(&self.pool, object, found.root).await {
+                sets.remove(&described.deposit().set);
             }
         }
         let unfinished = sets.into_iter().map(|(set, (held_by, mut extents))| {

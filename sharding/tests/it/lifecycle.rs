@@ -393,8 +393,53 @@ async fn a_killed_refresh_leaves_the_object_and_something_to_collect() {
     assert!(world.everything().await == before);
 }
 
+#[tokio::test]
+async fn an_object_that_cannot_be_read_just_now_is_not_taken_for_unfinished() {
+    let world = world(Mode::Compact);
+    let bytes = content(EXTENT + 1);
+    let root = world.deposit(&bytes).await.root;
+    world.stores[..3].iter().for_each(|store| store.is(Mood::Refuses));
+    assert!(world.read_all(&root).await.is_err());
+    assert_eq!(world.vault.unfinished(&world.object).await, []);
+    world.stores.iter().for_each(|store| store.is(Mood::Fine));
+    assert!(world.read_all(&root).await.unwrap() == bytes);
+}
+
+#[tokio::test]
+async fn keys_shared_anew_twice_from_one_root_leave_both_new_roots_readable() {
+    let world = world(Mode::Compact);
+    let bytes = content(BLOCK + 1);
+    let old = world.deposit(&bytes).await.root;
+    let mut roots = vec![old];
+    for seed in [4, 5] {
+        let entropy = SeededEntropy::new(seed);
+        let refreshed = world.vault.refresh(&world.object, &old, Refresh::Keys, &entropy, |_| {}).await;
+        roots.push(refreshed.unwrap().root);
+    }
+    for root in roots {
+        assert!(world.read_all(&root).await.unwrap() == bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_collection_can_be_looked_at_before() {
+    let world = world(Mode::Shamir);
+    let bytes = content(BLOCK);
+    let deposit = async |seed| {
+        let entropy = SeededEntropy::new(seed);
+        world.vault.deposit(&world.object, &bytes[..], &entropy, |_| {}).await.unwrap().root
+    };
+    let (a, b) = (deposit(1).await, deposit(2).await);
+    let before = world.everything().await;
+    let planned = world.vault.garbage(&world.object, &[Root(b)], &[]).await.unwrap();
+    assert!(world.everything().await == before && planned.bytes > 5 * BLOCK as u64);
+    let done = world.vault.collect(&world.object, &[Root(b)], &[]).await.unwrap();
+    assert_eq!(done, planned);
+    assert!(world.read_all(&a).await.is_err() && world.is_whole(&b).await);
+}
+
 /// A source that fails at once.
-struct Broken;
+pub struct Broken;
 
 impl tokio::io::AsyncRead for Broken {
     fn poll_read(

@@ -12,12 +12,11 @@ use std::sync::Arc;
 
 use model::BackendId;
 use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path;
-use object_store::prefix::PrefixStore;
 
 pub use access::{Access, AccessError, CredentialSource};
 pub use address::{BackendUrl, BackendUrlError, Bucket, Endpoint};
+
+use super::folder::Folder;
 
 /// A place where shares lie: one institution's storage.
 #[derive(Clone)]
@@ -96,11 +95,8 @@ impl Backend {
         institution: impl Into<String>,
         folder: &std::path::Path,
     ) -> Result<Backend, object_store::Error> {
-        let absolute = std::path::absolute(folder)
-            .map_err(|source| object_store::Error::Generic { store: "local", source: Box::new(source) })?;
-        let store =
-            PrefixStore::new(LocalFileSystem::new().with_fsync(true), Path::from_absolute_path(absolute)?);
-        Ok(Backend { id, institution: institution.into(), store: Arc::new(store) })
+        let store = Arc::new(Folder::new(folder)?);
+        Ok(Backend { id, institution: institution.into(), store })
     }
 }
 
