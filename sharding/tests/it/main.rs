@@ -3,6 +3,7 @@
 mod cli;
 mod faults;
 mod hedging;
+mod kills;
 mod large;
 mod liars;
 mod lifecycle;
