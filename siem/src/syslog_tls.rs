@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt, WriteHalf};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -14,15 +15,19 @@ use crate::syslog::{Header, frame};
 use crate::transport::{Counted, Progress};
 use crate::{GRACE, SinkError, Target};
 
-/// Entries per write, and writes that may be under way without being confirmed. Both bound memory.
+/// Entries per write: bounds memory.
 const BATCH: usize = 128;
-const UNCONFIRMED_MAX: usize = 256;
+/// Entries that may be sent without being confirmed: as many may have to be sent again.
+const UNCONFIRMED_MAX: u64 = 32 << 10;
+/// Writes so close to each other are confirmed together.
+const TOGETHER: Duration = Duration::from_millis(20);
 
 /// What was written and not confirmed yet: once `bytes` are acknowledged and `due` has passed, all
 /// entries before `next` are delivered.
 struct Mark {
     next: u64,
     bytes: u64,
+    since: Instant,
     due: Instant,
 }
 
@@ -81,7 +86,7 @@ async fn send(
                     return Ok(End::lost(stalled()));
                 }
             }
-            batch = feed.batch(next, BATCH), if marks.len() < UNCONFIRMED_MAX => {
+            batch = feed.batch(next, BATCH), if next - feed.delivered() < UNCONFIRMED_MAX => {
                 let Some(events) = batch? else {
                     // The log is closed; what remains is to see the rest confirmed.
                     if marks.is_empty() {
@@ -114,7 +119,13 @@ async fn send(
                 if marks.is_empty() {
                     last_progress.1 = Instant::now();
                 }
-                marks.push_back(Mark { next, bytes: progress.written(), due: Instant::now() + GRACE });
+                let (bytes, now) = (progress.written(), Instant::now());
+                match marks.back_mut() {
+                    Some(last) if last.since.elapsed() < TOGETHER => {
+                        (last.next, last.bytes, last.due) = (next, bytes, now + GRACE);
+                    }
+                    _ => marks.push_back(Mark { next, bytes, since: now, due: now + GRACE }),
+                }
             }
         }
     }
