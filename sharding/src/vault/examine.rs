@@ -30,6 +30,8 @@ pub(super) async fn extent(
     ask: impl Fn(usize) -> bool,
 ) -> Vec<Option<Result<Seen, Failure>>> {
     let remotes = 0..opened.pool.remotes.len();
+    let asked = remotes.clone().filter(|remote| ask(*remote)).count() as u64;
+    opened.pool.options.pace.take(asked * opened.described.deposit().scheme.file_len(extent.len)).await;
     let looks = remotes.map(|remote| {
         let asked = ask(remote);
         async move { if asked { Some(one(opened, extent, remote).await) } else { None } }

@@ -83,6 +83,8 @@ pub struct Options {
     pub experience: Experience,
     /// How shares must lie at institutions for a vault that deposits.
     pub placement: Placement,
+    /// How fast checks and repairs may read, over all backends together. Default as fast as it goes.
+    pub pace: Pace,
     /// Who hears of faults. Default nobody.
     pub faults: Arc<dyn FaultSink>,
 }
@@ -101,6 +103,7 @@ impl Default for Options {
             concurrency: 16,
             experience: Experience::default(),
             placement: Placement::default(),
+            pace: Pace::unlimited(),
             faults: Arc::new(IgnoreFaults),
         }
     }

@@ -75,3 +75,14 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test]
+async fn a_check_keeps_to_the_pace() {
+    use crate::support::{EXTENT, World, content};
+    // Five files of a little more than 4 MiB at 50 MB/s, the first extent free of charge.
+    let world = World::with(3, 5, |options| options.pace = per_second(50_000_000));
+    let root = world.deposit(&content(2 * EXTENT)).await.root;
+    let start = Instant::now();
+    assert!(world.vault.verify(&world.object, &root, |_| {}).await.unwrap().whole());
+    assert!(start.elapsed() >= Duration::from_millis(150), "{:?}", start.elapsed());
+}

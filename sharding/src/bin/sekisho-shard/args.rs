@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use model::ObjectId;
 use sharding::format::{Mode, Root, SetId};
+use sharding::vault::Pace;
 
 use crate::units;
 use crate::words::Lang;
@@ -167,6 +168,9 @@ pub struct Verify {
     /// Which.
     #[command(flatten)]
     pub from: From,
+    /// Read no faster than this over all folders together, such as 50MB/s: others use the disks too.
+    #[arg(long, value_name = "BYTES/S", value_parser = units::pace)]
+    pub pace: Option<Pace>,
 }
 
 /// Options of `repair`.
@@ -175,6 +179,9 @@ pub struct Repair {
     /// Which.
     #[command(flatten)]
     pub from: From,
+    /// Read no faster than this over all folders together, such as 50MB/s: others use the disks too.
+    #[arg(long, value_name = "BYTES/S", value_parser = units::pace)]
+    pub pace: Option<Pace>,
 }
 
 /// Options of `refresh`.

@@ -1,6 +1,9 @@
 //! Sizes, times and keys as people write and read them.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
+
+use sharding::vault::Pace;
 
 use crate::say;
 use crate::words::{Lang, Message};
@@ -54,6 +57,26 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
 }
 
+/// `500kB`, `50MB/s`, `1GiB/s`, and bytes without a unit: how much per second.
+pub fn pace(text: &str) -> Result<Pace, String> {
+    let wrong = || "a pace is a number with kB, MB, GB, KiB, MiB or GiB behind it, such as 50MB/s".to_owned();
+    let text = text.strip_suffix("/s").unwrap_or(text);
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let bytes: u64 = match unit {
+        "" | "B" => 1,
+        "kB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(bytes).and_then(NonZeroU64::new).map(Pace::per_second).ok_or_else(wrong)
+}
+
 /// `1h` again.
 pub fn span(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -87,6 +110,16 @@ mod tests {
         assert_eq!(size(1536, Lang::En), "1.5 KiB (1,536 bytes)");
         assert_eq!(size((1 << 20) - 1, Lang::En), "1.0 MiB (1,048,575 bytes)");
         assert_eq!(size(163_000_000_000, Lang::Ja), "151.8 GiB（163,000,000,000 バイト）");
+    }
+
+    #[test]
+    fn paces_are_understood_or_refused() {
+        for right in ["1", "500kB", "50MB/s", "1GiB/s", "7B"] {
+            assert!(pace(right).is_ok(), "{right}");
+        }
+        for wrong in ["", "0", "0MB/s", "MB", "-1", "1.5MB", "1mb", "5 MB/s", "99999999999999GiB"] {
+            assert!(pace(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `verify` and `repair`.
 
 use serde_json::{Value, json};
-use sharding::vault::{Repaired, Verification};
+use sharding::vault::{Options, Repaired, Verification};
 
 use crate::args::{Repair, Verify};
 use crate::fault::{Exit, Failure};
@@ -12,7 +12,8 @@ use crate::words::{Key, Message};
 
 /// Checks every byte of every share.
 pub async fn verify(out: &Out, ways: &Ways, args: &Verify) -> Result<Exit, Failure> {
-    let chosen = open(out, ways, &args.from, Absent::Note, ways.options(out)).await?;
+    let options = Options { pace: args.pace.clone().unwrap_or_default(), ..ways.options(out) };
+    let chosen = open(out, ways, &args.from, Absent::Note, options).await?;
     let bar = out.bar(Key::Verifying, Some(chosen.reader.size()));
     let found = chosen.vault.verify(&chosen.object, &chosen.root.0, |done| bar.at(done)).await?;
     drop(bar);
@@ -65,7 +66,8 @@ fn verified_json(chosen: &Chosen, found: &Verification) -> Value {
 
 /// Writes anew what is lost or damaged.
 pub async fn repair(out: &Out, ways: &Ways, args: &Repair) -> Result<Exit, Failure> {
-    let chosen = open(out, ways, &args.from, Absent::Refuse, ways.options(out)).await?;
+    let options = Options { pace: args.pace.clone().unwrap_or_default(), ..ways.options(out) };
+    let chosen = open(out, ways, &args.from, Absent::Refuse, options).await?;
     let bar = out.bar(Key::Repairing, Some(chosen.reader.size()));
     let repaired = chosen.vault.repair(&chosen.object, &chosen.root.0, |done| bar.at(done)).await?;
     drop(bar);
