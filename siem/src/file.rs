@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 
-use crate::run::{End, Feed, SAVE_EVERY, Stopping, blocking};
+use crate::feed::{End, Feed, SAVE_EVERY, Stopping, blocking};
 use crate::{SinkError, Target};
 
 /// Entries per write: bounds memory.

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 pub use format::{Answer, AnswerError, Body, parse_answer};
 
 use crate::connection::{Peer, STALL_TIMEOUT, connect};
-use crate::run::{End, Feed, Stopping, jittered};
+use crate::feed::{End, Feed, Stopping, jittered};
 use crate::{SinkError, Target};
 
 /// Events per request, and bytes after which a request is full. Both bound memory.

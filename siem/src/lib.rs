@@ -18,6 +18,7 @@
 mod config;
 mod connection;
 mod cursor;
+mod feed;
 mod file;
 mod http;
 pub mod metrics;

@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::connection::{CLOSED, GOODBYE, STALL_TIMEOUT, connect, ended, stalled};
+use crate::feed::{End, Feed, Fetching, SAVE_EVERY, Stopping};
 use crate::relp::{Relp, WINDOW};
-use crate::run::{End, Feed, Fetching, SAVE_EVERY, Stopping};
 use crate::syslog::{Header, message};
 use crate::{SinkError, Target};
 

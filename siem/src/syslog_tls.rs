@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::client::TlsStream;
 
 use crate::connection::{GOODBYE, STALL_TIMEOUT, connect, stalled, until_gone};
-use crate::run::{End, Feed, SAVE_EVERY, Stopping};
+use crate::feed::{End, Feed, SAVE_EVERY, Stopping};
 use crate::syslog::{Header, frame};
 use crate::transport::{Counted, Progress};
 use crate::{GRACE, SinkError, Target};
