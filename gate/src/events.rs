@@ -1,13 +1,17 @@
 //! How the gate's doings become records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
-use audit::{DecisionRecord, Event, EventKind};
+use audit::{DecisionRecord, Event, EventKind, Log, ReadError};
 use model::{GrantId, SessionId, Timestamp};
 use policy::{Action, Denial};
+use serde_json::Value;
 
 use crate::{Entry, Gate, Refusal};
+
+/// Records that are looked at in one go while sessions are counted again.
+const RECOUNT: u64 = 4096;
 
 /// What a permit rests on, gathered over the questions that made it up.
 #[derive(Debug, Clone)]
@@ -76,6 +80,7 @@ impl Gate {
     pub(crate) fn happened_to(&self, entry: &Entry, kind: EventKind) -> Event {
         Event {
             person: Some(entry.person.clone()),
+            device: Some(entry.key_fingerprint.clone()),
             peer: entry.peer.map(|peer| peer.to_string()),
             ..self.happened(kind)
         }
@@ -123,6 +128,38 @@ impl Tallies {
 
     pub(crate) fn end(&self, session: &SessionId) -> Option<Tally> {
         self.lock().remove(session)
+    }
+
+    /// Counts the records of sessions that an earlier process left open, from the end of the log
+    /// back to the beginning of the first of them. Blocks on the disk.
+    pub(crate) fn recount(&self, log: &Log, sessions: &[SessionId]) -> Result<(), ReadError> {
+        let mut unfound: HashSet<&SessionId> = sessions.iter().collect();
+        let mut end = log.durable_size();
+        while end > 0 && !unfound.is_empty() {
+            let start = end.saturating_sub(RECOUNT);
+            let mut at = start;
+            while at < end {
+                let entries = log.read(at, usize::try_from(end - at).unwrap_or(usize::MAX))?;
+                let Some((last, _)) = entries.last() else { break };
+                at = last + 1;
+                for (index, entry) in &entries {
+                    let record: Value = serde_json::from_slice(entry).unwrap_or_default();
+                    let of = record.pointer("/metadata/correlation_uid").and_then(Value::as_str);
+                    let Some(session) = sessions.iter().find(|s| Some(s.as_str()) == of) else { continue };
+                    let mut tallies = self.lock();
+                    let fresh = Tally { first: *index, last: *index, count: 0 };
+                    let tally = tallies.entry(session.clone()).or_insert(fresh);
+                    tally.first = tally.first.min(*index);
+                    tally.last = tally.last.max(*index);
+                    tally.count += 1;
+                    if record.pointer("/metadata/event_code") == Some(&Value::from("session_opened")) {
+                        unfound.remove(session);
+                    }
+                }
+            }
+            end = start;
+        }
+        Ok(())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Tally>> {

@@ -156,6 +156,9 @@ pub enum GateError {
     /// The log takes no records.
     #[error("the audit log takes no records: {0}")]
     Log(#[from] audit::AppendError),
+    /// What an earlier process left open could not be counted.
+    #[error("the audit log cannot be read: {0}")]
+    Read(#[from] audit::ReadError),
 }
 
 /// How many logins are remembered so that none is used twice; those of four minutes, in effect.
@@ -189,14 +192,25 @@ impl Gate {
     /// Closes what an earlier process of this house left open.
     async fn settle(&self) -> Result<(), GateError> {
         let store = &self.inner.store;
-        for session in store.open_sessions().await? {
+        let open = store.open_sessions().await?;
+        let ids: Vec<_> = open.iter().map(|session| session.id.clone()).collect();
+        let gate = self.clone();
+        let recounting =
+            tokio::task::spawn_blocking(move || gate.inner.tallies.recount(&gate.inner.log, &ids));
+        if let Ok(recounted) = recounting.await {
+            recounted?;
+        }
+        for session in open {
+            // None: the session was stored, and the process ended before the log had it.
+            let tally = self.inner.tallies.end(&session.id);
+            let (events_first, events_last, count) = tally.map_or((0, 0, 0), |t| (t.first, t.last, t.count));
             let kind = audit::EventKind::SessionClosed {
                 exit: audit::SessionExit::Aborted { reason: "the broker was restarted".to_owned() },
                 bytes_in: 0,
                 bytes_out: 0,
-                events_first: 0,
-                events_last: 0,
-                count: 0,
+                events_first,
+                events_last,
+                count,
             };
             let event = audit::Event {
                 person: Some(session.person),

@@ -22,6 +22,8 @@ pub struct OpenSession {
     pub session: SessionId,
     /// Who stays.
     pub person: PersonId,
+    /// The fingerprint of the key that they proved.
+    pub key_fingerprint: String,
     /// For which research project.
     pub study: StudyId,
     /// For which purpose, as policy prints it.
@@ -178,6 +180,7 @@ impl Gate {
         let access = permit.action();
         let about = |kind: EventKind| Event {
             person: Some(access.person.clone()),
+            device: Some(access.key_fingerprint.clone()),
             session: Some(access.session.clone()),
             study: Some(access.study.clone()),
             ..self.happened(kind)
@@ -289,6 +292,7 @@ impl Gate {
         let session = OpenSession {
             session: session.clone(),
             person: entry.person.clone(),
+            key_fingerprint: entry.key_fingerprint.clone(),
             study: study.clone(),
             purpose: purpose.map(|p| p.to_string()).unwrap_or_default(),
             workspace: facts::workspace(study, &entry.person),

@@ -321,6 +321,17 @@ async fn what_was_left_open_is_closed_at_the_next_start() {
     let permit = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap();
     let deposit =
         house.gate.deposit(&entry("admin"), &dataset("cancer"), "half.bam", &agent()).await.unwrap();
+    let opened = permit.record();
+    for _ in 0..2 {
+        let kind = EventKind::ChannelRefused { what: audit::ChannelKind::X11, detail: String::new() };
+        let session = Some(permit.action().session.clone());
+        house
+            .gate
+            .record(&audit::Event { session, ..audit::Event::new(house.gate.now(), kind) })
+            .await
+            .unwrap();
+    }
+    let last_of_session = house.gate.log().durable_size() - 1;
     std::mem::drop((permit, deposit));
     house.gate.log().close().await;
     let clock = Arc::clone(&house.clock) as Arc<dyn Clock>;
@@ -339,7 +350,16 @@ async fn what_was_left_open_is_closed_at_the_next_start() {
     .unwrap();
     assert!(house.store.open_sessions().await.unwrap().is_empty());
     let last = again.log().read(0, 100_000).unwrap().pop().unwrap();
-    assert!(String::from_utf8(last.1).unwrap().contains("the broker was restarted"));
+    assert!(String::from_utf8(last.1.clone()).unwrap().contains("the broker was restarted"));
+    // It still counts what the session has.
+    let text = String::from_utf8(last.1).unwrap();
+    for part in [
+        format!("\"events_first\":{opened}"),
+        format!("\"events_last\":{last_of_session}"),
+        "\"count\":3".to_owned(),
+    ] {
+        assert!(text.contains(&part), "{part} in {text}");
+    }
     // The name of the deposit that was never finished is free again.
     again.deposit(&entry("admin"), &dataset("cancer"), "half.bam", &agent()).await.unwrap();
 }
