@@ -82,6 +82,7 @@ fn verify_once(dir: &Path, key: &LogPublicKey, live: bool) -> Result<VerifyRepor
         size: checkpoint.size,
         files: list_tiles(dir, checkpoint.size)?,
         edge: Edge::default(),
+        source: None,
         bundle: Vec::new(),
         bytes: (key_file.len() + note.len()) as u64 + wal.bytes,
         root: None,
@@ -259,7 +260,9 @@ struct Walk<'a> {
     /// The files that are there and were not compared yet.
     files: BTreeSet<Tile>,
     edge: Edge,
-    /// The bytes of the bundle that is being read.
+    /// The bundle that is being read.
+    source: Option<Tile>,
+    /// Its bytes up to where the walk is.
     bundle: Vec<u8>,
     bytes: u64,
     root: Option<Hash>,
@@ -324,6 +327,7 @@ impl Walk<'_> {
             let path = source.path();
             let name = path.display();
             let Some(bytes) = self.read(source)? else { return Ok(()) };
+            self.source = Some(source);
             self.files.remove(&source);
             let first = n * WIDTH as u64;
             let entries = parse_bundle(&bytes).map_err(|e| fault(format!("{name}: {e}"), Some(first)))?;
@@ -403,7 +407,7 @@ impl Walk<'_> {
     }
 
     fn compare_tile(&mut self, tile: Tile, hashes: &[Hash]) -> Result<(), VerifyError> {
-        self.bytes += compare_tile(self.dir, self.live, tile, hashes)?;
+        self.bytes += compare_tile(self.dir, self.live, tile, hashes, self.source)?;
         Ok(())
     }
 
@@ -456,9 +460,9 @@ fn read_full(
         }
     }
     let tile = Tile { kind: Kind::Level(0), ..source };
-    let mut read = bytes.len() as u64 + compare_tile(dir, live, tile, &hashes)?;
+    let mut read = bytes.len() as u64 + compare_tile(dir, live, tile, &hashes, Some(source))?;
     for narrow in files.range(Tile { width: 1, ..tile }..tile) {
-        read += compare_tile(dir, live, *narrow, &hashes[..usize::from(narrow.width)])?;
+        read += compare_tile(dir, live, *narrow, &hashes[..usize::from(narrow.width)], Some(source))?;
     }
     for narrow in files.range(Tile { width: 1, ..source }..source) {
         let count = usize::from(narrow.width);
@@ -474,8 +478,15 @@ fn read_full(
     Ok((reduce(&hashes), read))
 }
 
-/// Compares a tile with the hashes it should have; returns how many bytes were read.
-fn compare_tile(dir: &Path, live: bool, tile: Tile, hashes: &[Hash]) -> Result<u64, VerifyError> {
+/// Compares a tile with the hashes it should have; returns how many bytes were read. `source` is the
+/// bundle that was read last: it may be a partial one, and a fault is to name what was really read.
+fn compare_tile(
+    dir: &Path,
+    live: bool,
+    tile: Tile,
+    hashes: &[Hash],
+    source: Option<Tile>,
+) -> Result<u64, VerifyError> {
     let Some(bytes) = read_file(dir, live, tile)? else { return Ok(0) };
     let expected = hashes.as_flattened();
     if bytes == expected {
@@ -484,7 +495,8 @@ fn compare_tile(dir: &Path, live: bool, tile: Tile, hashes: &[Hash]) -> Result<u
     let at = bytes.iter().zip(expected).position(|(a, b)| a != b).unwrap_or(expected.len().min(bytes.len()));
     let level = if let Kind::Level(level) = tile.kind { u32::from(level) } else { 0 };
     let index = (tile.n * WIDTH as u64 + (at / 32) as u64) << (8 * level);
-    let bundle = Tile { kind: Kind::Entries, n: index / WIDTH as u64, width: WIDTH as u16 };
+    let whole = Tile { kind: Kind::Entries, n: index / WIDTH as u64, width: WIDTH as u16 };
+    let bundle = source.filter(|source| source.n == whole.n).unwrap_or(whole);
     let what = format!(
         "{}, byte {at}: not the hash of entry {index} and what follows it in {}",
         tile.path().display(),
