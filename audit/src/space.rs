@@ -92,8 +92,13 @@ impl Spare {
     }
 
     fn path(&self) -> PathBuf {
-        self.dir.join("spare").with_extension(TEMPORARY)
+        spare_path(&self.dir)
     }
+}
+
+/// Where the spare segment of the write-ahead log in `dir` lies.
+pub(crate) fn spare_path(dir: &Path) -> PathBuf {
+    dir.join("spare").with_extension(TEMPORARY)
 }
 
 /// Makes a file of `capacity` zeros at `path`, all of them on disk.

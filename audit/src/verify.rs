@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::disk::{each_file_under, is_temporary};
+use crate::space::spare_path;
 use crate::sweep::sweep;
 use crate::tiles::{Kind, Tile, parse_bundle, push_entry};
 use crate::tree::{Edge, Hash, WIDTH, leaf_hash, reduce};
@@ -102,6 +103,9 @@ fn verify_once(dir: &Path, key: &LogPublicKey, live: bool) -> Result<VerifyRepor
     if let Some(tile) = stray {
         return Err(fault(format!("{} does not belong to the log", tile.path().display()), None));
     }
+    if !live {
+        check_spare(dir)?;
+    }
     Ok(VerifyReport {
         size: checkpoint.size,
         entries,
@@ -119,6 +123,22 @@ fn fault(what: impl Into<String>, index: Option<u64>) -> VerifyError {
 
 fn read(dir: &Path, path: &Path) -> Result<Vec<u8>, VerifyError> {
     fs::read(dir.join(path)).map_err(|e| fault(format!("{} cannot be read: {e}", path.display()), None))
+}
+
+/// The segment that is to be the next: zeros, if a log that was not closed left one.
+fn check_spare(dir: &Path) -> Result<(), VerifyError> {
+    let path = spare_path(&dir.join("wal"));
+    let bytes = match fs::read(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        bytes => bytes.map_err(|e| fault(format!("{} cannot be read: {e}", path.display()), None))?,
+    };
+    match bytes.iter().position(|byte| *byte != 0) {
+        Some(at) => {
+            let name = path.strip_prefix(dir).unwrap_or(&path).display();
+            Err(fault(format!("{name}, byte {at}: not the zero that was put there"), None))
+        }
+        None => Ok(()),
+    }
 }
 
 fn is_live(dir: &Path) -> bool {

@@ -39,7 +39,7 @@ fn main() -> Result<()> {
     for round in 0..ROUNDS {
         let here = |file: &str| regions(file, round);
         let mount = "/data/tiny/wide.bam";
-        let mine = admin.ssh("bench", "").arg(&here(mount)).go()?.ok()?.text();
+        let mine = admin.ssh("bench", "").arg(here(mount)).go()?.ok()?.text();
         let plain = run("bash").arg("-c").arg(here(&bam.display().to_string())).go()?.ok()?.text();
         let (my_counts, my_time) = told(&mine)?;
         let (counts, time) = told(&plain)?;
@@ -48,7 +48,7 @@ fn main() -> Result<()> {
         theirs.push(time / REGIONS as f64);
         // Everything, which after the first round lies in the caches of both sides.
         let all = |file: &str| timed(&format!("samtools view -c {file}"));
-        let (count, time) = told(&admin.ssh("bench", "").arg(&all(mount)).go()?.ok()?.text())?;
+        let (count, time) = told(&admin.ssh("bench", "").arg(all(mount)).go()?.ok()?.text())?;
         whole_ours.push(time);
         let plain = run("bash").arg("-c").arg(all(&bam.display().to_string())).go()?.ok()?.text();
         let (same, time) = told(&plain)?;

@@ -118,7 +118,10 @@ async fn a_flipped_byte_in_the_space_taken_in_advance_is_found_in_a_copy() {
     }
     log.close().await;
     assert!(verify_dir(copy.path(), key().public()).is_ok());
-    let segment = files(&copy.path().join("wal")).pop().unwrap();
+    let mut segments = files(&copy.path().join("wal"));
+    segments.retain(|path| path.extension().is_some_and(|kind| kind == "wal"));
+    segments.sort();
+    let segment = segments.pop().unwrap();
     let good = fs::read(&segment).unwrap();
     let used = good.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     assert!(good.len() > used + 1000, "there is space taken in advance");
@@ -128,6 +131,15 @@ async fn a_flipped_byte_in_the_space_taken_in_advance_is_found_in_a_copy() {
         fs::write(&segment, bytes).unwrap();
         assert!(verify_dir(copy.path(), key().public()).is_err(), "byte {at} of {}", good.len());
     }
+    fs::write(&segment, &good).unwrap();
+    // The next segment lies there already.
+    let spare = copy.path().join("wal").join("spare.tmp");
+    let mut bytes = fs::read(&spare).unwrap();
+    let at = bytes.len() - 1;
+    bytes[at] ^= 1;
+    fs::write(&spare, bytes).unwrap();
+    let error = verify_dir(copy.path(), key().public()).unwrap_err().to_string();
+    assert!(error.contains("spare"), "{error}");
 }
 
 #[tokio::test]
