@@ -122,10 +122,15 @@ impl Vault {
         let set = depositing.set();
         let result = depositing.run(source, entropy, progress).await;
         if result.is_err() {
-            let patience = 2 * self.pool.options.read_timeout;
-            let _ = tokio::time::timeout(patience, self.abandon(object, set)).await;
+            self.take_back(object, set).await;
         }
         result
+    }
+
+    /// Abandons a set as far as the backends answer soon; what stays is there to be collected.
+    async fn take_back(&self, object: &ObjectId, set: SetId) {
+        let patience = 2 * self.pool.options.read_timeout;
+        let _ = tokio::time::timeout(patience, self.abandon(object, set)).await;
     }
 
     /// Begins a deposit that can be taken up again if it fails or dies: note [`Depositing::set`].
@@ -145,7 +150,10 @@ impl Vault {
         let deposit = Deposit { object: object.clone(), set, epoch, scheme };
         let master = MasterKey::random(entropy)?;
         let writer = Writer::new(self.pool.clone(), deposit, master, entropy)?;
-        writer.write_key().await?;
+        if let Err(error) = writer.write_key().await {
+            self.take_back(object, set).await;
+            return Err(error);
+        }
         Ok(Depositing { writer: Arc::new(writer), found: HashMap::new() })
     }
 }
