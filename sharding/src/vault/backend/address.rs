@@ -73,7 +73,9 @@ pub enum BackendUrlError {
     )]
     Bucket,
     /// A folder that is not one.
-    #[error("the folder in the URL has an empty part, '.', '..' or a '%', or is not one of this machine")]
+    #[error(
+        "the folder in the URL has an empty part, '.', '..', a '%' or a blank at a part's edge, or is not one of this machine"
+    )]
     Folder,
 }
 
@@ -200,7 +202,9 @@ fn bucket(url: &Url, text: &str) -> Result<Bucket, BackendUrlError> {
     let stepped = text.contains('%') || text.split('/').any(|part| part == "." || part == "..");
     let folder = url.path().trim_start_matches('/').trim_end_matches('/');
     let prefix = Path::from_url_path(folder).map_err(|_| BackendUrlError::Folder)?;
-    if stepped || prefix.as_ref().chars().any(char::is_control) {
+    // And blanks at the end of a URL belong to nobody: the same folder would be read as two.
+    let frayed = prefix.parts().any(|part| part.as_ref().trim() != part.as_ref());
+    if stepped || frayed || prefix.as_ref().chars().any(char::is_control) {
         return Err(BackendUrlError::Folder);
     }
     Ok(Bucket { name: name.to_owned(), prefix })
@@ -276,6 +280,8 @@ mod tests {
             ("s3://genomes/a/../b", E::Folder),
             ("s3://genomes/%ff", E::Folder),
             ("s3://genomes/a%20b", E::Folder),
+            ("s3://genomes/ /", E::Folder),
+            ("s3://genomes/a /b", E::Folder),
             ("s3://key:secret@genomes/x", E::Password),
             ("https://key@dav.example.org/x", E::Password),
             ("az://container/x?sig=abc", E::Query),
