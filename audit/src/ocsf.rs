@@ -6,8 +6,10 @@
 
 mod fields;
 mod objects;
+mod observed;
 mod sentence;
 
+use model::observed::{CheckState, ConnectionOutcome, ProcessOutcome};
 use serde_json::{Map, Value, json};
 
 pub use fields::{Sensitivity, sensitivity};
@@ -39,12 +41,16 @@ struct Class {
     success: bool,
 }
 
+const PROCESS: u32 = 1007;
+const EVENT_LOG: u32 = 1008;
 const ACCOUNT_CHANGE: u32 = 3001;
 const AUTHENTICATION: u32 = 3002;
 const ENTITY_MANAGEMENT: u32 = 3004;
 const USER_ACCESS: u32 = 3005;
+const NETWORK: u32 = 4001;
 const SSH: u32 = 4007;
 const TUNNEL: u32 = 4014;
+const CONFIG_STATE: u32 = 5002;
 const LIFECYCLE: u32 = 6002;
 const API: u32 = 6003;
 const DATASTORE: u32 = 6005;
@@ -90,8 +96,9 @@ pub(crate) fn record(event: &Event) -> Value {
     put("metadata", metadata);
     put("unmapped", unmapped);
     fields.extend(actor(event));
-    // The life of a program comes from no endpoint.
-    let peer = event.peer.as_deref().filter(|_| class.class != LIFECYCLE);
+    // The life of a program, a process and the state of a host come from no endpoint.
+    let placeless = matches!(class.class, LIFECYCLE | PROCESS | CONFIG_STATE);
+    let peer = event.peer.as_deref().filter(|_| !placeless);
     fields.extend(peer.map(|peer| ("src_endpoint".to_owned(), objects::endpoint(peer))));
     fields.extend(decision(event));
     objects::complete(event, class.class, &mut fields);
@@ -160,6 +167,17 @@ fn class(event: &Event) -> Class {
         K::ReadFailed { .. } => (DATASTORE, 1, Critical, false),
         K::WorkspaceStarted { .. } => (ENTITY_MANAGEMENT, 10, Informational, true),
         K::WorkspaceStopped { .. } => (ENTITY_MANAGEMENT, 11, Informational, true),
+        K::ProcessStarted { outcome, .. } => (PROCESS, 1, Informational, *outcome == ProcessOutcome::Started),
+        K::ConnectionAttempted { outcome: ConnectionOutcome::Blocked, .. } => (NETWORK, 5, Medium, false),
+        K::ConnectionAttempted { .. } => (NETWORK, 1, Informational, true),
+        K::PacketDropped { .. } => (NETWORK, 5, High, false),
+        K::FileRead { .. } => (DATASTORE, 1, Informational, true),
+        K::ActivityOverflowed { .. } => (EVENT_LOG, 99, Medium, false),
+        K::AgentDiagnosed { state, .. } | K::BrokerDiagnosed { state, .. } => match state {
+            CheckState::Ok => (CONFIG_STATE, 2, Informational, true),
+            CheckState::Warning => (CONFIG_STATE, 2, Low, true),
+            CheckState::Failed => (CONFIG_STATE, 2, High, false),
+        },
         K::GrantCreated { .. } => (USER_ACCESS, 1, Informational, true),
         K::GrantRevoked { .. } => (USER_ACCESS, 2, Low, true),
         K::PersonLocked { .. } => (ACCOUNT_CHANGE, 9, Medium, true),

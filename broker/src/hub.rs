@@ -6,14 +6,21 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use audit::{Event, EventKind, ReadFaultKind};
+use audit::{Event, EventKind};
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
 use gate::Gate;
 use model::AgentId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::CloseCode;
 use wire::broker::{AgentLink, AgentListener};
-use wire::message::{AgentEvent, FaultKind};
+use wire::message::Report;
+
+use crate::reports;
+
+/// Reports of one agent that may be on their way to the disk at once.
+const TOGETHER: usize = 64;
 
 /// The agents that are connected. Cheap to clone; every clone is the same hub.
 #[derive(Debug, Clone, Default)]
@@ -95,58 +102,28 @@ impl Hub {
     }
 }
 
-/// Records reports until the link ends; returns why it did.
+/// Records reports until the link ends; returns why it did. Several at a time, so that they share
+/// syncs; their order stays.
 async fn follow(link: &AgentLink, gate: &Gate) -> String {
+    let mut recording = FuturesOrdered::new();
     loop {
-        match link.next_report().await {
-            Ok(report) => {
-                let event = record_of(link.agent(), report.event, gate.now());
-                if let Err(refusal) = gate.record(&event).await {
+        tokio::select! {
+            report = link.next_report(), if recording.len() < TOGETHER => match report {
+                Ok(Report { seq, event }) => {
+                    let event = reports::record_of(gate, link.agent(), event);
+                    recording.push_back(async move { (seq, gate.record(&event).await) });
+                }
+                Err(end) => return end.to_string(),
+            },
+            Some((seq, recorded)) = recording.next() => {
+                if let Err(refusal) = recorded {
                     // Unacknowledged, it comes again on the next link.
                     return format!("its report could not be recorded ({})", refusal.code);
                 }
-                if let Err(error) = link.ack(report.seq).await {
+                if let Err(error) = link.ack(seq).await {
                     return error.to_string();
                 }
             }
-            Err(end) => return end.to_string(),
         }
-    }
-}
-
-/// What an agent reports, as a record.
-fn record_of(agent: &AgentId, event: AgentEvent, at: model::Timestamp) -> Event {
-    let agent = agent.clone();
-    let (kind, session) = match event {
-        AgentEvent::ReadFault { session, object, backend, institution, kind, block, detail } => {
-            let fault = fault_kind(kind);
-            (EventKind::ReadFault { agent, backend, institution, object, block, fault, detail }, session)
-        }
-        AgentEvent::ReadFailed { session, object, block, detail } => {
-            let detail = match block {
-                Some(block) => format!("block {block}: {detail}"),
-                None => detail,
-            };
-            (EventKind::ReadFailed { agent, object, detail }, session)
-        }
-        AgentEvent::WorkspaceStarted { workspace, cold_ms } => {
-            (EventKind::WorkspaceStarted { workspace, agent, cold_ms }, None)
-        }
-        AgentEvent::WorkspaceStopped { workspace, reason } => {
-            (EventKind::WorkspaceStopped { workspace, agent, reason }, None)
-        }
-    };
-    let mut record = Event::new(at, kind);
-    record.session = session;
-    record
-}
-
-fn fault_kind(kind: FaultKind) -> ReadFaultKind {
-    match kind {
-        FaultKind::Missing => ReadFaultKind::Missing,
-        FaultKind::Corrupt => ReadFaultKind::Corrupt,
-        FaultKind::Short => ReadFaultKind::Short,
-        FaultKind::Unreachable => ReadFaultKind::Unreachable,
-        FaultKind::Timeout => ReadFaultKind::Timeout,
     }
 }

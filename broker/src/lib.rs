@@ -12,6 +12,7 @@ pub mod hub;
 pub mod node;
 pub mod private;
 pub mod process;
+mod reports;
 pub mod ssh;
 pub mod tls;
 mod witnessing;

@@ -22,6 +22,7 @@ mod events;
 mod facts;
 mod identity;
 mod leases;
+mod live;
 mod permit;
 mod refusal;
 mod sessions;
@@ -93,6 +94,7 @@ struct Inner {
     policies: ArcSwap<PolicySet>,
     leases: Leases,
     tallies: events::Tallies,
+    live: live::Live,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     /// One change of policy at a time: what is swapped in was built from the latest records.
@@ -178,6 +180,7 @@ impl Gate {
                 policies: ArcSwap::from_pointee(set),
                 leases: Leases::default(),
                 tallies: events::Tallies::default(),
+                live: live::Live::default(),
                 clock: on.clock,
                 entropy: on.entropy,
                 changing: tokio::sync::Mutex::new(()),

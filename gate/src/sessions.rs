@@ -9,6 +9,7 @@ use store::SessionState;
 
 use crate::events::{self, Basis};
 use crate::leases::EndCause;
+use crate::live::Carried;
 use crate::refusal::{RefusalKind, sentence};
 use crate::{Entry, Gate, Permit, Refusal, facts};
 
@@ -139,6 +140,14 @@ impl Gate {
                 }
             };
             self.inner.tallies.begin(&session, record);
+            self.inner.live.begin(Carried {
+                session: session.clone(),
+                agent: asked.agent.clone(),
+                workspace: access.workspace.clone(),
+                person: access.person.clone(),
+                study: access.study.clone(),
+                device: access.key_fingerprint.clone(),
+            });
             return Ok(Permit::mint(access, record, lease));
         }
         Err(Refusal::new(
@@ -194,6 +203,7 @@ impl Gate {
             self.record(&about(kind)).await?;
         }
         let tally = self.inner.tallies.end(&access.session);
+        self.inner.live.end(&access.session);
         let (first, last, count) =
             tally.map_or((permit.record(), permit.record(), 1), |t| (t.first, t.last, t.count));
         let record = self

@@ -315,6 +315,37 @@ async fn the_last_record_of_a_session_counts_the_others() {
 
 /// A broker that was killed left a session open: the next one says so in the log.
 #[tokio::test]
+async fn what_an_agent_reports_names_the_person_but_never_anothers() {
+    let house = house().await;
+    house.grant(600).await;
+    let permit = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap();
+    let (session, workspace) = (permit.action().session.clone(), permit.action().workspace.clone());
+    let report = |session: Option<&model::SessionId>| audit::Event {
+        session: session.cloned(),
+        ..audit::Event::new(
+            NOON,
+            audit::EventKind::WorkspaceStarted { workspace: workspace.clone(), agent: agent(), cold_ms: 1 },
+        )
+    };
+    let seen = house.gate.attribute(report(Some(&session)), &agent(), Some(&workspace));
+    assert_eq!((seen.person, seen.study), (Some(person("alice")), Some(study("brca"))));
+    assert_eq!((seen.session.as_ref(), seen.device.is_some()), (Some(&session), true));
+    let seen = house.gate.attribute(report(None), &agent(), Some(&workspace));
+    assert_eq!((seen.session, seen.person), (None, Some(person("alice"))));
+    // Another agent, another workspace, a session that never was: nobody is named.
+    let other = AgentId::from_name("other").unwrap();
+    let seen = house.gate.attribute(report(Some(&session)), &other, Some(&workspace));
+    assert_eq!((seen.session, seen.person), (None, None));
+    let elsewhere = model::WorkspaceId::from_name("brca.bob").unwrap();
+    let seen = house.gate.attribute(report(Some(&session)), &agent(), Some(&elsewhere));
+    assert_eq!((seen.session, seen.person), (None, None));
+    // What is reported a moment after the end is still the person's.
+    house.gate.close_session(permit, ended()).await.unwrap();
+    let seen = house.gate.attribute(report(Some(&session)), &agent(), Some(&workspace));
+    assert_eq!((seen.session, seen.person), (Some(session), Some(person("alice"))));
+}
+
+#[tokio::test]
 async fn what_was_left_open_is_closed_at_the_next_start() {
     let house = house().await;
     house.grant(600).await;

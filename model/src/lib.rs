@@ -1,6 +1,6 @@
 //! What everything else speaks of: identifiers, instants, the two things a pure function may not take
-//! from the air, time ([`Clock`]) and randomness ([`Entropy`]), and the forms in which a process tells
-//! how it is ([`metrics`]).
+//! from the air, time ([`Clock`]) and randomness ([`Entropy`]), the forms in which a process tells how
+//! it is ([`metrics`]), and the words for what is observed in workspaces ([`observed`]).
 //!
 //! No I/O happens here. The two ambient sources live in [`ambient`], the only module of the tree
 //! that may ask the operating system for them; binaries construct them and hand them down.
@@ -10,6 +10,7 @@ mod clock;
 mod entropy;
 mod id;
 pub mod metrics;
+pub mod observed;
 
 pub use clock::{Clock, ManualClock, Timestamp, TimestampError};
 pub use entropy::{Entropy, EntropyError, SeededEntropy};

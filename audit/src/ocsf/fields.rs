@@ -53,6 +53,11 @@ fn of_ocsf(path: &[&str]) -> Sensitivity {
         ["device" | "databucket", "uid"] => Internal,
         ["service", ..] => Public,
         ["app", ..] | ["api", ..] | ["traffic", ..] => Internal,
+        // Of a process its number, which the host gives anew all the time.
+        [.., "process" | "parent_process", "pid"] | [.., "file", "type_id"] => Public,
+        ["connection_info", ..] | ["launch_type_id" | "log_name" | "count"] => Public,
+        ["assessments", "meets_criteria"] => Public,
+        ["assessments", ..] => Internal,
         // `message`, `status_detail`, `actor.user`, addresses, names, identifiers of things that
         // belong to a person.
         _ => Personal,
@@ -116,6 +121,32 @@ classed! {
     "read_failed" ReadFailed { agent: Internal, object: Internal, detail: Internal }
     "workspace_started" WorkspaceStarted { workspace: Personal, agent: Internal, cold_ms: Internal }
     "workspace_stopped" WorkspaceStopped { workspace: Personal, agent: Internal, reason: Internal }
+    "process_started" ProcessStarted {
+        workspace: Personal, agent: Internal, program: Personal, argv: Personal, directory: Personal,
+        pid: Public, parent_pid: Public, parent_program: Personal, uid: Internal, outcome: Public
+    }
+    "connection_attempted" ConnectionAttempted {
+        workspace: Personal, agent: Internal, family: Public, protocol: Public, address: Personal,
+        port: Personal, pid: Public, uid: Internal, program: Personal, count: Public, outcome: Public
+    }
+    "packet_dropped" PacketDropped {
+        workspace: Personal, agent: Internal, protocol: Public, source: Personal, source_port: Personal,
+        destination: Personal, destination_port: Personal, count: Public, bytes: Public
+    }
+    "file_read" FileRead {
+        workspace: Personal, agent: Internal, object: Internal, dataset: Internal, name: Personal,
+        size: Internal, phase: Public, bytes: Internal, reads: Internal, pid: Public, program: Personal
+    }
+    "activity_overflowed" ActivityOverflowed {
+        workspace: Personal, agent: Internal, processes: Public, connections: Public, packets: Public,
+        files: Public, examples: Personal
+    }
+    "agent_diagnosed" AgentDiagnosed {
+        agent: Internal, cause: Public, state: Public, facts: Internal, checks: Internal, changes: Internal
+    }
+    "broker_diagnosed" BrokerDiagnosed {
+        cause: Public, state: Public, facts: Internal, checks: Internal, changes: Internal
+    }
     "grant_created" GrantCreated { grant: Internal, dataset: Internal, grantee: Internal, until: Public }
     "grant_revoked" GrantRevoked { grant: Internal, dataset: Internal, reason: Personal }
     "person_locked" PersonLocked { subject: Personal, reason: Personal }

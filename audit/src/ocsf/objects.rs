@@ -4,23 +4,26 @@ use std::net::SocketAddr;
 
 use serde_json::{Map, Value, json};
 
-use super::{API, AUTHENTICATION, DATASTORE, SSH};
+use super::{API, AUTHENTICATION, DATASTORE, PROCESS, SSH, observed};
 use crate::{Event, EventKind};
 
 /// The name under which this system stands where OCSF asks for an application or a service.
-const SELF: &str = "sekisho";
+pub(super) const SELF: &str = "sekisho";
 /// OCSF's number for a type that it has no number for; `type` then says which.
-const OTHER: u8 = 99;
+pub(super) const OTHER: u8 = 99;
 /// OCSF's number for a device that is a server.
-const SERVER: u8 = 1;
+pub(super) const SERVER: u8 = 1;
 
 /// Puts in what the class of the event requires, and the objects it is about.
 pub(super) fn complete(event: &Event, class: u32, fields: &mut Map<String, Value>) {
     for (name, value) in about(event) {
         fields.insert(name.to_owned(), value);
     }
-    if matches!(class, API | DATASTORE) {
+    observed::complete(&event.kind, fields);
+    if matches!(class, API | DATASTORE | PROCESS) {
         fields.entry("actor").or_insert_with(|| json!({ "app_name": SELF }));
+    }
+    if matches!(class, API | DATASTORE) {
         // Required by these classes, also where nobody came from anywhere.
         fields.entry("src_endpoint").or_insert_with(|| json!({ "svc_name": SELF }));
     }
@@ -87,6 +90,13 @@ fn about(event: &Event) -> Vec<(&'static str, Value)> {
         K::WorkspaceStarted { workspace, agent, .. } | K::WorkspaceStopped { workspace, agent, .. } => {
             vec![("entity", json!({ "type": "workspace", "uid": workspace })), device(agent)]
         }
+        K::ProcessStarted { .. }
+        | K::ConnectionAttempted { .. }
+        | K::PacketDropped { .. }
+        | K::FileRead { .. }
+        | K::ActivityOverflowed { .. }
+        | K::AgentDiagnosed { .. }
+        | K::BrokerDiagnosed { .. } => observed::about(&event.kind),
         K::GrantCreated { grant, dataset, grantee, .. } => {
             access(json!({ "type": "study", "type_id": OTHER, "uid": grantee }), grant, dataset)
         }
@@ -131,11 +141,11 @@ fn about(event: &Event) -> Vec<(&'static str, Value)> {
 }
 
 /// The host it happened on.
-fn device(agent: &model::AgentId) -> (&'static str, Value) {
+pub(super) fn device(agent: &model::AgentId) -> (&'static str, Value) {
     ("device", json!({ "type_id": SERVER, "uid": agent }))
 }
 
-fn bucket(kind: &str, uid: &impl ToString, name: Option<&str>) -> (&'static str, Value) {
+pub(super) fn bucket(kind: &str, uid: &impl ToString, name: Option<&str>) -> (&'static str, Value) {
     let mut bucket = json!({ "type_id": OTHER, "type": kind, "uid": uid.to_string() });
     if let Some(name) = name {
         bucket["name"] = json!(name);

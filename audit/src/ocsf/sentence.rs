@@ -1,5 +1,7 @@
 //! What happened, in one English sentence.
 
+use model::observed::{ProcessOutcome, ReadPhase};
+
 use crate::EventKind;
 
 pub(crate) fn sentence(kind: &EventKind) -> String {
@@ -46,6 +48,40 @@ pub(crate) fn sentence(kind: &EventKind) -> String {
         K::WorkspaceStopped { workspace, agent, reason } => {
             format!("{workspace} on {agent} stopped: {reason}")
         }
+        K::ProcessStarted { workspace, program, argv, outcome: ProcessOutcome::Started, .. } => {
+            format!("{program} was executed in {workspace}: {}", argv.join(" "))
+        }
+        K::ProcessStarted { workspace, program, argv, outcome, .. } => {
+            format!("{program} was to be executed in {workspace} ({}): {}", outcome.code(), argv.join(" "))
+        }
+        K::ConnectionAttempted { workspace, protocol, address, port, outcome, .. } => {
+            let at = at(address, *port);
+            format!(
+                "a connection from {workspace} to {at} ({}) was asked for: {}",
+                protocol.code(),
+                outcome.code()
+            )
+        }
+        K::PacketDropped { workspace, protocol, destination, destination_port, count, .. } => {
+            let at = at(destination, *destination_port);
+            format!("{count} packets from {workspace} to {at} ({}) were dropped", protocol.code())
+        }
+        K::FileRead { workspace, object, phase: ReadPhase::Opened, .. } => {
+            format!("{object} was opened in {workspace}")
+        }
+        K::FileRead { workspace, object, phase, bytes, .. } => {
+            format!("{bytes} bytes of {object} were read in {workspace} ({})", phase.code())
+        }
+        K::ActivityOverflowed { workspace, processes, connections, packets, files, .. } => format!(
+            "more was done in {workspace} than is recorded one by one: {processes} executions, \
+             {connections} connections, {packets} packets, {files} reads"
+        ),
+        K::AgentDiagnosed { agent, cause, state, .. } => {
+            format!("{agent} examined itself ({}): {}", cause.code(), state.code())
+        }
+        K::BrokerDiagnosed { cause, state, .. } => {
+            format!("the broker examined itself ({}): {}", cause.code(), state.code())
+        }
         K::GrantCreated { grant, dataset, grantee, until } => {
             format!("{grant}: {grantee} may use {dataset} until {until}")
         }
@@ -67,4 +103,8 @@ pub(crate) fn sentence(kind: &EventKind) -> String {
             format!("{sink} will not take {count} events, the last of them {index}: {reason}")
         }
     }
+}
+
+fn at(address: &str, port: Option<u16>) -> String {
+    port.map_or_else(|| address.to_owned(), |port| format!("{address} port {port}"))
 }

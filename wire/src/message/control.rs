@@ -1,3 +1,4 @@
+use model::observed::{Diagnosis, Observation};
 use model::{BackendId, ObjectId, SessionId, WorkspaceId};
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +104,17 @@ pub enum AgentEvent {
         /// Why.
         reason: String,
     },
+    /// Something was done in a workspace.
+    Observed {
+        /// Where.
+        workspace: WorkspaceId,
+        /// In which session, if that could be told.
+        session: Option<SessionId>,
+        /// What.
+        what: Observation,
+    },
+    /// How the agent and its host are.
+    Diagnosed(Diagnosis),
 }
 
 /// How a backend failed to give a good share.

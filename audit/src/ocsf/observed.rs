@@ -1,0 +1,157 @@
+//! The objects of what agents observe in workspaces and of their hosts.
+
+use std::net::IpAddr;
+
+use model::observed::{Check, CheckState, ConnectionOutcome, NetworkFamily};
+use serde_json::{Map, Value, json};
+
+use super::objects::{SELF, SERVER, bucket, device};
+use crate::EventKind;
+
+/// OCSF's number for a launch by execve(2).
+const EXEC: u8 = 3;
+/// OCSF's number for a regular file.
+const REGULAR_FILE: u8 = 1;
+/// OCSF's numbers for where a connection goes.
+const OUTBOUND: u8 = 2;
+const LOCAL: u8 = 4;
+/// OCSF's numbers for what was made of it, as an action and as a disposition.
+const ALLOWED: u8 = 1;
+const BLOCKED: u8 = 2;
+
+/// What the event is about.
+pub(super) fn about(kind: &EventKind) -> Vec<(&'static str, Value)> {
+    use EventKind as K;
+    match kind {
+        K::ProcessStarted {
+            agent, program, argv, directory, pid, parent_pid, parent_program, uid, ..
+        } => {
+            let mut process = process(*pid, Some(program));
+            process["cmd_line"] = json!(argv.join(" "));
+            process["user"] = json!({ "uid": uid.to_string() });
+            process["parent_process"] = self::process(*parent_pid, parent_program.as_deref());
+            if let Some(directory) = directory {
+                process["working_directory"] = json!(directory);
+            }
+            vec![("process", process), ("launch_type_id", json!(EXEC)), device(agent)]
+        }
+        K::ConnectionAttempted { agent, family, protocol, address, port, count, outcome, .. } => {
+            let direction = if *outcome == ConnectionOutcome::Blocked { OUTBOUND } else { LOCAL };
+            vec![
+                ("dst_endpoint", endpoint(address, *port)),
+                ("connection_info", connection(protocol.code(), direction, version(*family, address))),
+                ("count", json!(count)),
+                device(agent),
+            ]
+        }
+        K::PacketDropped {
+            agent,
+            protocol,
+            source,
+            source_port,
+            destination,
+            destination_port,
+            count,
+            bytes,
+            ..
+        } => vec![
+            ("src_endpoint", endpoint(source, *source_port)),
+            ("dst_endpoint", endpoint(destination, *destination_port)),
+            (
+                "connection_info",
+                connection(protocol.code(), OUTBOUND, version(NetworkFamily::Other, destination)),
+            ),
+            ("traffic", json!({ "packets_out": count, "bytes_out": bytes })),
+            ("count", json!(count)),
+            device(agent),
+        ],
+        K::FileRead { agent, object, name, .. } => {
+            vec![bucket("object", object, Some(name)), device(agent)]
+        }
+        K::ActivityOverflowed { agent, .. } => vec![
+            ("activity_name", json!("Overflow")),
+            ("log_name", json!("workspace activity")),
+            ("src_endpoint", json!({ "svc_name": SELF })),
+            device(agent),
+        ],
+        K::AgentDiagnosed { agent, checks, .. } => vec![assessments(checks), device(agent)],
+        K::BrokerDiagnosed { checks, .. } => {
+            vec![assessments(checks), ("device", json!({ "type_id": SERVER, "name": "broker" }))]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Who acted, beside the person; and what became of it, where no policy decided.
+pub(super) fn complete(kind: &EventKind, fields: &mut Map<String, Value>) {
+    use EventKind as K;
+    let by = match kind {
+        K::ProcessStarted { parent_pid, parent_program, .. } => {
+            Some(process(*parent_pid, parent_program.as_deref()))
+        }
+        K::ConnectionAttempted { pid, program, .. } => Some(process(*pid, program.as_deref())),
+        K::FileRead { pid: Some(pid), program, .. } => Some(process(*pid, program.as_deref())),
+        _ => None,
+    };
+    if let Some(by) = by
+        && let Some(actor) = fields.entry("actor").or_insert_with(|| json!({})).as_object_mut()
+    {
+        actor.insert("process".to_owned(), by);
+    }
+    let fate = match kind {
+        K::ConnectionAttempted { outcome: ConnectionOutcome::Blocked, .. } | K::PacketDropped { .. } => {
+            BLOCKED
+        }
+        K::ConnectionAttempted { .. } => ALLOWED,
+        _ => return,
+    };
+    for field in ["action_id", "disposition_id"] {
+        fields.entry(field).or_insert_with(|| json!(fate));
+    }
+}
+
+fn process(pid: u32, program: Option<&str>) -> Value {
+    let mut process = json!({ "pid": pid });
+    if let Some(program) = program {
+        let name = program.rsplit('/').next().unwrap_or(program);
+        process["name"] = json!(name);
+        process["path"] = json!(program);
+        process["file"] = json!({ "name": name, "path": program, "type_id": REGULAR_FILE });
+    }
+    process
+}
+
+fn endpoint(address: &str, port: Option<u16>) -> Value {
+    let mut endpoint = match address.parse::<IpAddr>() {
+        Ok(ip) => json!({ "ip": ip }),
+        Err(_) => json!({ "name": address }),
+    };
+    if let Some(port) = port {
+        endpoint["port"] = json!(port);
+    }
+    endpoint
+}
+
+fn version(family: NetworkFamily, address: &str) -> u8 {
+    match (family, address.parse::<IpAddr>()) {
+        (NetworkFamily::Inet, _) | (_, Ok(IpAddr::V4(_))) => 4,
+        (NetworkFamily::Inet6, _) | (_, Ok(IpAddr::V6(_))) => 6,
+        _ => 99,
+    }
+}
+
+fn connection(protocol: &str, direction: u8, version: u8) -> Value {
+    json!({ "protocol_name": protocol, "direction_id": direction, "protocol_ver_id": version })
+}
+
+fn assessments(checks: &[Check]) -> (&'static str, Value) {
+    let assessed = |check: &Check| {
+        json!({
+            "name": check.name,
+            "desc": check.detail,
+            "category": check.state.code(),
+            "meets_criteria": check.state == CheckState::Ok,
+        })
+    };
+    ("assessments", checks.iter().map(assessed).collect())
+}
