@@ -32,6 +32,8 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// Input that may wait unread in a stream. The broker opens as many streams as there may be
 /// sessions.
 const STREAM_WINDOW: u32 = 1 << 20;
+/// Reports that may wait for the broker.
+const REPORTS: usize = 4096;
 
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
@@ -120,8 +122,12 @@ async fn run_in(
         backends: storage.names(),
         capacity: config.sessions,
     };
-    let limits =
-        wire::Limits { streams: config.sessions, stream_window: STREAM_WINDOW, ..wire::Limits::default() };
+    let limits = wire::Limits {
+        streams: config.sessions,
+        stream_window: STREAM_WINDOW,
+        reports: REPORTS,
+        ..wire::Limits::default()
+    };
     let link = wire::agent::connect_with(config.broker.clone(), &tls, hello, limits)?;
     let outlet: Arc<OnceLock<BrokerLink>> = Arc::new(OnceLock::from(link.clone()));
     let workspaces = Workspaces::new(Setup {
@@ -181,6 +187,7 @@ fn place(config: &Config, around: &Surroundings) -> Result<Place, AgentError> {
         init: config.init.clone().unwrap_or_else(|| around.init.clone()),
         cgroup: leftovers::cgroup(&tag),
         limits: config.limits.clone(),
+        eyes: config.watch.clone(),
     })
 }
 
@@ -306,12 +313,16 @@ async fn watch_link(link: &BrokerLink, domain: &TrustDomain, ready: &(impl Fn() 
 }
 
 fn reports(link: Arc<OnceLock<BrokerLink>>) -> Reports {
-    Reports::new(Box::new(move |event| {
+    let asked = link.clone();
+    let outlet = move |event| {
         let Some(link) = link.get() else { return };
         if let Err(full) = link.try_report(event) {
             tracing::error!(%full, "a report was lost: the broker does not take them");
         }
-    }))
+    };
+    // Half of what may wait is for what must not be lost.
+    let room = move || asked.get().is_some_and(|link| link.unacknowledged() < REPORTS / 2);
+    Reports::with_room(Box::new(outlet), Box::new(room))
 }
 
 fn kernel() -> String {

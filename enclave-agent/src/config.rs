@@ -8,6 +8,7 @@ use model::AgentId;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::backends::{BackendConfig, PlacementConfig};
+use crate::watch::Eyes;
 use crate::workspace::Limits;
 
 /// What is written when there is no `config.toml` yet: every key, commented.
@@ -46,6 +47,8 @@ pub struct Config {
     pub cache_mib: usize,
     /// What each workspace may use at most.
     pub limits: Limits,
+    /// What is watched in each workspace.
+    pub watch: Eyes,
 }
 
 /// Why there is no configuration.
@@ -87,6 +90,7 @@ impl Default for Config {
             idle_secs: 300,
             cache_mib: 64,
             limits: Limits::default(),
+            watch: Eyes::default(),
         }
     }
 }

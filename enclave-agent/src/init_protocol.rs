@@ -18,8 +18,18 @@ pub const SOCKET_FD: RawFd = 0;
 pub const PACKET_MAX: usize = 128 * 1024;
 /// The most descriptors that ride on a packet.
 const DESCRIPTORS_MAX: usize = 3;
+/// The first of the groups that mark the processes of sessions, and the end of them. A session has
+/// the one of its number, [`mark_of`].
+pub const FIRST_MARK: u32 = 40_000;
+/// See [`FIRST_MARK`].
+pub const MARKS_END: u32 = 50_000;
 /// The user every session runs as, inside the workspace's user namespace.
 pub const USER_ID: u32 = 1000;
+
+/// The group that marks the processes of a session: no two that run at once have the same.
+pub fn mark_of(session: u64) -> u32 {
+    FIRST_MARK + (session % u64::from(MARKS_END - FIRST_MARK)) as u32
+}
 
 /// Agent → PID 1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,4 +19,5 @@ pub mod mount;
 pub mod reports;
 pub mod service;
 pub mod storage;
+pub mod watch;
 pub mod workspace;

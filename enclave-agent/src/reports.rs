@@ -20,12 +20,16 @@ const REMEMBERED: usize = 1024;
 /// Takes reports; called from where nothing may wait.
 pub type Outlet = dyn Fn(AgentEvent) + Send + Sync;
 
+/// Says whether there is room for what can also be counted.
+pub type Room = dyn Fn() -> bool + Send + Sync;
+
 /// Reports on their way. Clones share everything.
 #[derive(Clone)]
 pub struct Reports(Arc<Inner>);
 
 struct Inner {
     outlet: Box<Outlet>,
+    room: Box<Room>,
     told: Mutex<HashMap<What, Instant>>,
 }
 
@@ -35,7 +39,21 @@ struct What(ObjectId, Option<(BackendId, FaultKind)>);
 impl Reports {
     /// Reports that go to `outlet`.
     pub fn new(outlet: Box<Outlet>) -> Reports {
-        Reports(Arc::new(Inner { outlet, told: Mutex::default() }))
+        Reports::with_room(outlet, Box::new(|| true))
+    }
+
+    /// The same, with a say in what may be offered to `outlet`.
+    pub fn with_room(outlet: Box<Outlet>, room: Box<Room>) -> Reports {
+        Reports(Arc::new(Inner { outlet, room, told: Mutex::default() }))
+    }
+
+    /// Reports one event if there is room for it beside those that must not be lost.
+    pub fn offer(&self, event: AgentEvent) -> bool {
+        let has_room = (self.0.room)();
+        if has_room {
+            self.tell(event);
+        }
+        has_room
     }
 
     /// Reports one event.

@@ -20,15 +20,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use enclave_agent::init_protocol::{End, Notice, Order, SOCKET_FD, Start, receive, send};
+use enclave_agent::init_protocol::{End, Notice, Order, SOCKET_FD, Start, mark_of, receive, send};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// The first of the groups that mark sessions.
-const FIRST_MARK: u32 = 40_000;
 /// How long to wait before looking again for what a session left.
 const SWEEP_EVERY: Duration = Duration::from_millis(2);
 /// After so many looks everything is stopped for a moment, so that nothing can outrun the sweep.
@@ -117,11 +115,10 @@ impl Sessions<'_> {
     fn start(&mut self, start: &Start, with: Vec<OwnedFd>) -> io::Result<()> {
         let id = start.id;
         let failed = |reason: String| send(self.socket, &Notice::Failed { id, reason }, &[]);
-        let Some(mark) = (FIRST_MARK..FIRST_MARK + 10_000)
-            .find(|mark| self.running.values().all(|session| session.mark != *mark))
-        else {
+        let mark = mark_of(id);
+        if self.running.values().any(|session| session.mark == mark) {
             return failed("there are too many sessions".to_owned());
-        };
+        }
         match launch::launch(start, with, mark) {
             Ok((leader, master)) => {
                 let session = Session { leader, mark, ending: false, end: None, sweeps: 0 };

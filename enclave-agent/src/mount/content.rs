@@ -36,13 +36,30 @@ pub struct ReadFailure {
     pub detail: String,
 }
 
-/// Who hears of what goes wrong. Called from reading tasks: it must not block. The session is one
-/// that reads the object, if there is one.
+/// A file that is being opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening<'a> {
+    /// The host's number of the thread that opens it.
+    pub pid: u32,
+    /// The file.
+    pub file: &'a File,
+}
+
+/// Who hears of what is read and of what goes wrong. Called from reading tasks: it must not block.
+/// The session is one that reads the object, if there is one.
 pub trait Watch: Send + Sync {
     /// A backend did not give a good share; another may have.
     fn fault(&self, session: Option<SessionId>, fault: Fault);
     /// A read failed.
     fn read_failed(&self, session: Option<SessionId>, failure: ReadFailure);
+    /// A file is opened; the answer is what it is called by until it is closed.
+    fn opened(&self, _opening: Opening<'_>) -> u64 {
+        0
+    }
+    /// So many bytes of an open file were handed out.
+    fn read(&self, _handle: u64, _bytes: usize) {}
+    /// An open file was closed by the last who had it.
+    fn closed(&self, _handle: u64) {}
 }
 
 /// The files of a workspace.

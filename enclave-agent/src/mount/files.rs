@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::cache::BLOCK;
-use super::content::Contents;
+use super::content::{Contents, Opening, Watch};
 use super::tree::{Hidden, Node, TOP, Tree};
 use crate::workspace::FIRST_HOST_ID;
 
@@ -26,14 +26,15 @@ const READS: usize = 64;
 pub struct Files {
     tree: Arc<Tree>,
     contents: Arc<Contents>,
+    watch: Arc<dyn Watch>,
     runtime: Handle,
     reads: Arc<Semaphore>,
 }
 
 impl Files {
     /// Reads run on `runtime`, so that a slow backend holds up nobody else.
-    pub fn new(tree: Arc<Tree>, contents: Arc<Contents>, runtime: Handle) -> Files {
-        Files { tree, contents, runtime, reads: Arc::new(Semaphore::new(READS)) }
+    pub fn new(tree: Arc<Tree>, contents: Arc<Contents>, watch: Arc<dyn Watch>, runtime: Handle) -> Files {
+        Files { tree, contents, watch, runtime, reads: Arc::new(Semaphore::new(READS)) }
     }
 }
 
@@ -59,10 +60,13 @@ impl Filesystem for Files {
         }
     }
 
-    fn open(&self, _request: &Request, id: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, id: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match self.tree.file(id.0) {
             Ok(_) if flags.acc_mode() != OpenAccMode::O_RDONLY => reply.error(Errno::EROFS),
-            Ok(_) => reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH),
+            Ok(file) => {
+                let handle = self.watch.opened(Opening { pid: request.pid(), file: &file });
+                reply.opened(FileHandle(handle), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
+            }
             Err(hidden) => reply.error(errno(hidden)),
         }
     }
@@ -71,7 +75,7 @@ impl Filesystem for Files {
         &self,
         _request: &Request,
         id: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         offset: u64,
         size: u32,
         _flags: OpenFlags,
@@ -84,15 +88,20 @@ impl Filesystem for Files {
         };
         let size = size as usize;
         if let Some(bytes) = self.contents.at_hand(&file, offset, size) {
+            self.watch.read(handle.0, bytes.len());
             return reply.data(&bytes);
         }
         let (tree, contents, reads) = (self.tree.clone(), self.contents.clone(), self.reads.clone());
+        let watch = self.watch.clone();
         self.runtime.spawn(async move {
             let Ok(_permit) = reads.acquire().await else { return reply.error(Errno::EIO) };
             let read = contents.read(&file, offset, size).await;
             // Access may have ended while the shares were on their way.
             match (tree.file(file.id), read) {
-                (Ok(_), Ok(bytes)) => reply.data(&bytes),
+                (Ok(_), Ok(bytes)) => {
+                    watch.read(handle.0, bytes.len());
+                    reply.data(&bytes);
+                }
                 (Ok(_), Err(_)) => reply.error(Errno::EIO),
                 (Err(hidden), _) => {
                     contents.forget(file.id);
@@ -100,6 +109,20 @@ impl Filesystem for Files {
                 }
             }
         });
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _id: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.watch.closed(handle.0);
+        reply.ok();
     }
 
     fn opendir(&self, _request: &Request, id: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {

@@ -21,8 +21,9 @@ use model::{ObjectId, SessionId};
 use tokio::runtime::Handle;
 
 use content::Contents;
-pub use content::{ReadFailure, Watch};
+pub use content::{Opening, ReadFailure, Watch};
 use files::Files;
+pub use tree::File;
 use tree::Tree;
 
 use crate::storage::Storage;
@@ -57,8 +58,8 @@ impl DataMount {
         watch: Arc<dyn Watch>,
     ) -> io::Result<DataMount> {
         let tree = Arc::new(Tree::default());
-        let contents = Arc::new(Contents::new(storage, tree.clone(), cache_bytes, watch)?);
-        let files = Files::new(tree.clone(), contents.clone(), Handle::current());
+        let contents = Arc::new(Contents::new(storage, tree.clone(), cache_bytes, watch.clone())?);
+        let files = Files::new(tree.clone(), contents.clone(), watch, Handle::current());
         let mut config = Config::default();
         config.mount_options = vec![
             MountOption::RO,

@@ -16,6 +16,8 @@ pub struct File {
     pub id: u64,
     /// The directory it is in.
     pub parent: u64,
+    /// The dataset that directory stands for.
+    pub dataset: DatasetId,
     /// Its name there.
     pub name: String,
     /// The object behind it.
@@ -200,6 +202,7 @@ impl Inner {
         let file = Arc::new(File {
             id,
             parent,
+            dataset: dataset.clone(),
             name: order.name.clone(),
             object: order.object.clone(),
             root: order.manifest_root,

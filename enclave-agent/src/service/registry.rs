@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use certs::ticket::SessionOrder;
-use model::WorkspaceId;
+use model::{SessionId, WorkspaceId};
 use tokio::time::Instant;
 use wire::message::AgentEvent;
 
 use crate::mount::{DataMount, Lease, force_unmount};
 use crate::reports::Reports;
 use crate::storage::Storage;
+use crate::watch::Watcher;
 use crate::workspace::{Container, Owner, Place, StartError};
 
 /// How often idle workspaces are looked for.
@@ -54,6 +55,7 @@ struct Room {
 struct Running {
     container: Arc<Container>,
     mount: DataMount,
+    watcher: Arc<Watcher>,
 }
 
 #[derive(Debug)]
@@ -89,6 +91,7 @@ pub struct Stay {
     pub cold: bool,
     lease: Option<Lease>,
     room: Arc<Room>,
+    session: SessionId,
 }
 
 impl Workspaces {
@@ -120,7 +123,8 @@ impl Workspaces {
         }
         room.change(|sessions| sessions + 1);
         let lease = Some(now.mount.grant(&order.session, &order.datasets));
-        Ok(Stay { container: now.container.clone(), cold, lease, room: room.clone() })
+        let session = order.session.clone();
+        Ok(Stay { container: now.container.clone(), cold, lease, room: room.clone(), session })
     }
 
     /// Stops what is idle or ended by itself, until dropped.
@@ -171,10 +175,11 @@ impl Workspaces {
         let Setup { place, storage, cache_bytes, reports, .. } = &self.0.setup;
         let started = async {
             let data = place.make_data_dir(id)?;
-            let mount = DataMount::open(&data, storage, *cache_bytes, Arc::new(reports.clone()))
-                .map_err(StartError::Mount)?;
-            let container = Arc::new(place.start(id, owner, &data).await?);
-            Ok(Running { container, mount })
+            let watcher = Watcher::new(id.clone(), &place.eyes, reports.clone());
+            let mount =
+                DataMount::open(&data, storage, *cache_bytes, watcher.clone()).map_err(StartError::Mount)?;
+            let container = Arc::new(place.start(id, owner, &data, &watcher).await?);
+            Ok(Running { container, mount, watcher })
         };
         match started.await {
             Ok(running) => {
@@ -192,12 +197,13 @@ impl Workspaces {
     }
 
     async fn stop(&self, id: &WorkspaceId, running: &mut Option<Running>, reason: &str) {
-        let Some(Running { container, mount }) = running.take() else { return };
+        let Some(Running { container, mount, watcher }) = running.take() else { return };
         let Setup { place, reports, .. } = &self.0.setup;
         if let Err(error) = container.stop().await {
             tracing::error!(workspace = %id, %error, "a workspace did not stop cleanly");
         }
         drop(mount);
+        watcher.finish();
         clear(place, id);
         tracing::info!(workspace = %id, reason, "a workspace was stopped");
         reports.tell(AgentEvent::WorkspaceStopped { workspace: id.clone(), reason: reason.to_owned() });
@@ -226,6 +232,7 @@ impl Stay {
 impl Drop for Stay {
     fn drop(&mut self) {
         self.withdraw();
+        self.container.forget(&self.session);
         self.room.change(|sessions| sessions.saturating_sub(1));
     }
 }

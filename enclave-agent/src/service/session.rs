@@ -110,13 +110,14 @@ impl Service {
                 "Your workspace could not be started. Try again; if it stays so, tell the operators.",
             )
         })?;
-        let (process, streams) = stay.container.launch(launch).await.map_err(|error| {
-            tracing::error!(workspace = %order.workspace, error = %chain(&error), "no session");
-            refused(
-                "session.failed",
-                "Your session could not be started. Try again; if it stays so, tell the operators.",
-            )
-        })?;
+        let (process, streams) =
+            stay.container.launch_for(&order.session, launch).await.map_err(|error| {
+                tracing::error!(workspace = %order.workspace, error = %chain(&error), "no session");
+                refused(
+                    "session.failed",
+                    "Your session could not be started. Try again; if it stays so, tell the operators.",
+                )
+            })?;
         Ok(Begun { order, process, streams, stay })
     }
 }

@@ -19,7 +19,7 @@ const SECCOMP: &str = include_str!("../../profile/seccomp.json");
 /// Parts of the host's `/etc` that programs in `/usr` link to, where they exist.
 const HOST_ETC: [&str; 5] = ["alternatives", "fonts", "R", "perl", "python3"];
 /// Where the container finds its PID 1.
-const INIT: &str = "/.sekisho/init";
+pub const INIT: &str = "/.sekisho/init";
 /// The host user and group that the workspace's root is.
 pub const FIRST_HOST_ID: u32 = 200_000;
 const HOST_IDS: u32 = 65_536;
@@ -77,6 +77,8 @@ pub struct Bundle<'a> {
     pub init: &'a Path,
     /// The control group, from the root of each hierarchy.
     pub cgroup: &'a str,
+    /// The socket to which calls are notified, if they are.
+    pub calls: Option<&'a Path>,
 }
 
 impl Bundle<'_> {
@@ -143,7 +145,10 @@ impl Bundle<'_> {
     }
 
     fn spec(&self) -> io::Result<Value> {
-        let seccomp: Value = serde_json::from_str(SECCOMP).map_err(io::Error::other)?;
+        let mut seccomp: Value = serde_json::from_str(SECCOMP).map_err(io::Error::other)?;
+        if let Some(calls) = self.calls {
+            crate::watch::notify(&mut seccomp, calls);
+        }
         let capabilities = [
             "CAP_SETUID",
             "CAP_SETGID",

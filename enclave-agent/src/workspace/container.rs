@@ -2,18 +2,22 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use model::WorkspaceId;
+use model::{SessionId, WorkspaceId};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::bundle::{Bundle, Limits, Owner, make_dir, make_home};
 use super::link::Link;
 use super::process::{Launch, LaunchError, Process, Streams};
 use super::runtime::{Runtime, RuntimeError};
+use crate::watch::{Barrier, Eyes, Reception, Telling, Watcher};
 
 /// How long PID 1 may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the runtime may take until it has handed over the filter whose calls are notified.
+const NOTIFIED: Duration = Duration::from_secs(20);
 
 /// Where workspaces run on this host, and how.
 #[derive(Debug, Clone)]
@@ -31,6 +35,8 @@ pub struct Place {
     pub cgroup: String,
     /// The limits of each workspace.
     pub limits: Limits,
+    /// What is watched in each.
+    pub eyes: Eyes,
 }
 
 /// Why a workspace did not start.
@@ -45,6 +51,9 @@ pub enum StartError {
     /// The runtime could not start it.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// What is done in it cannot be seen.
+    #[error("what is done in the workspace could not be watched")]
+    Watch(#[source] io::Error),
     /// Its PID 1 did not come up.
     #[error("the workspace's first process did not come up")]
     Init(#[source] io::Error),
@@ -60,6 +69,9 @@ pub struct Container {
     runtime: Runtime,
     pid: i32,
     link: Link,
+    watcher: Arc<Watcher>,
+    // They end with the workspace.
+    _watching: Vec<Telling>,
 }
 
 impl Place {
@@ -82,10 +94,17 @@ impl Place {
         Ok(data)
     }
 
-    /// Starts a workspace with what is at `data` as its `/data`.
-    pub async fn start(&self, id: &WorkspaceId, owner: &Owner, data: &Path) -> Result<Container, StartError> {
+    /// Starts a workspace with what is at `data` as its `/data`, under the eyes of `watcher`.
+    pub async fn start(
+        &self,
+        id: &WorkspaceId,
+        owner: &Owner,
+        data: &Path,
+        watcher: &Arc<Watcher>,
+    ) -> Result<Container, StartError> {
         let dir = self.dir(id);
         let home = make_home(&self.homes, owner).map_err(StartError::Files)?;
+        let calls = dir.join("calls");
         let cgroup = format!("{}/{}", self.cgroup, id.name());
         let bundle = Bundle {
             dir: &dir,
@@ -95,20 +114,42 @@ impl Place {
             data,
             init: &self.init,
             cgroup: &cgroup,
+            calls: self.eyes.calls.then_some(calls.as_path()),
         };
         bundle.write().map_err(StartError::Files)?;
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|errno| StartError::Init(errno.into()))?;
         nonblocking(&ours).map_err(StartError::Init)?;
-        let pid = self.runtime.run(&dir, id.name(), theirs).await?;
+        let running = async { Ok(self.runtime.run(&dir, id.name(), theirs).await?) };
+        let pid = if self.eyes.calls {
+            let reception = Reception::at(&calls).map_err(StartError::Watch)?;
+            let seeing = reception.receive(watcher.clone());
+            // The first execution is that of PID 1: it is waited for while the runtime runs.
+            let seeing = async {
+                let seen = tokio::time::timeout(NOTIFIED, seeing).await;
+                seen.map_err(io::Error::from).flatten().map_err(StartError::Watch)
+            };
+            let (pid, ()) = tokio::try_join!(running, seeing)?;
+            let _ = std::fs::remove_file(&calls);
+            pid
+        } else {
+            running.await?
+        };
+        let mut watching = vec![watcher.start()];
+        if self.eyes.packets {
+            let raised = tokio::task::spawn_blocking(move || Barrier::raise(pid)).await;
+            let barrier = raised.map_err(io::Error::other).flatten().and_then(Barrier::new);
+            let guarding = barrier.map_err(StartError::Watch)?.guard(watcher.clone());
+            watching.push(Telling(tokio::spawn(guarding)));
+        }
         let link = match tokio::time::timeout(PATIENCE, Link::open(ours)).await {
             Ok(Ok(link)) => link,
             Ok(Err(error)) => return Err(StartError::Init(error)),
             Err(slow) => return Err(StartError::Init(slow.into())),
         };
         let (id, owner, runtime) = (id.clone(), owner.clone(), self.runtime.clone());
-        Ok(Container { id, owner, dir, runtime, pid, link })
+        Ok(Container { id, owner, dir, runtime, pid, link, watcher: watcher.clone(), _watching: watching })
     }
 }
 
@@ -128,9 +169,23 @@ impl Container {
         self.pid
     }
 
-    /// Starts a session's processes.
+    /// Starts a session's processes, without saying which session it is.
     pub async fn launch(&self, launch: Launch) -> Result<(Process, Streams), LaunchError> {
-        Process::launch(&self.link, launch).await
+        Process::launch(&self.link, launch, |_| {}).await
+    }
+
+    /// Starts processes of a session; what they do is told as that session's.
+    pub async fn launch_for(
+        &self,
+        session: &SessionId,
+        launch: Launch,
+    ) -> Result<(Process, Streams), LaunchError> {
+        Process::launch(&self.link, launch, |mark| self.watcher.join(mark, session)).await
+    }
+
+    /// The session has ended: what is seen from now on and cannot be told apart is not its own.
+    pub fn forget(&self, session: &SessionId) {
+        self.watcher.leave(session);
     }
 
     /// Whether it ended by itself.

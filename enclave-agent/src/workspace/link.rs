@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
 use super::pipe::register;
-use crate::init_protocol::{Notice, Order, receive, send};
+use crate::init_protocol::{Notice, Order, mark_of, receive, send};
 
 /// Orders that may wait to be sent: more than a workspace can have sessions.
 const ORDERS: usize = 1024;
@@ -57,11 +57,18 @@ impl Link {
         Ok(Link(Arc::new(Shared { orders, sessions, next: AtomicU64::new(1), gone })))
     }
 
-    /// A number for a session, and what will be said about it.
+    /// A number for a session, and what will be said about it. Its mark is no other session's.
     pub fn register(&self) -> (u64, mpsc::Receiver<Said>) {
-        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = mpsc::channel(NOTICES);
-        self.0.sessions.lock().insert(id, sender);
+        let mut sessions = self.0.sessions.lock();
+        let id = loop {
+            let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+            // There are far more marks than there can be sessions.
+            if sessions.keys().all(|other| mark_of(*other) != mark_of(id)) {
+                break id;
+            }
+        };
+        sessions.insert(id, sender);
         (id, receiver)
     }
 

@@ -59,7 +59,7 @@ impl Pipe {
 }
 
 /// Has the runtime watch a descriptor.
-pub(super) fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives.
     Ok(unsafe { AsyncFd::register(fd) }?)
 }

@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::link::{Link, Lost, Said};
 use super::pipe::Pipe;
-use crate::init_protocol::{End, Notice, Order, Start, Terminal};
+use crate::init_protocol::{End, Notice, Order, Start, Terminal, mark_of};
 
 /// How long PID 1 may take to start a session.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -70,8 +70,14 @@ pub struct Process {
 }
 
 impl Process {
-    pub(super) async fn launch(link: &Link, launch: Launch) -> Result<(Process, Streams), LaunchError> {
+    /// Starts a session. `known` hears of the group that will mark its processes before there are any.
+    pub(super) async fn launch(
+        link: &Link,
+        launch: Launch,
+        known: impl FnOnce(u32),
+    ) -> Result<(Process, Streams), LaunchError> {
         let (id, said) = link.register();
+        known(mark_of(id));
         let process =
             Process { id, link: link.clone(), said: Mutex::new(said), ended: AtomicBool::new(false) };
         let start = Start {

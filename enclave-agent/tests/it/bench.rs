@@ -1,21 +1,27 @@
 //! What the tests stand on: a place for workspaces in a temporary directory, and its removal.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use certs::ticket::{DatasetOrder, ObjectOrder};
 use enclave_agent::init_protocol::End;
+use enclave_agent::reports::Reports;
 use enclave_agent::storage::Storage;
+use enclave_agent::watch::{Eyes, Watcher};
 use enclave_agent::workspace::{Container, Launch, Limits, Owner, Place, Process, Runtime, Streams};
 use model::{BackendId, DatasetId, ObjectId, PersonId, SeededEntropy, StudyId, WorkspaceId};
 use sharding::vault::Backend;
+use wire::message::AgentEvent;
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
 /// A place with directories of its own.
 pub struct Bench {
     pub place: Place,
+    /// What was told of the workspaces that [`Bench::start`] started, and when.
+    pub reports: Arc<Mutex<Vec<(Instant, AgentEvent)>>>,
     dir: tempfile::TempDir,
 }
 
@@ -34,8 +40,9 @@ impl Bench {
             init: PathBuf::from(env!("CARGO_BIN_EXE_sekisho-init")),
             cgroup: format!("/sekisho/{}", tag(dir.path())),
             limits,
+            eyes: Eyes::default(),
         };
-        Bench { place, dir }
+        Bench { place, reports: Arc::default(), dir }
     }
 
     pub fn dir(&self) -> &Path {
@@ -47,10 +54,18 @@ impl Bench {
         WorkspaceId::from_name(&format!("t{}-{number}", std::process::id())).unwrap()
     }
 
+    /// Eyes that tell to [`Bench::reports`].
+    pub fn watcher(&self, id: &WorkspaceId) -> Arc<Watcher> {
+        let reports = self.reports.clone();
+        let heard = move |event| reports.lock().unwrap().push((Instant::now(), event));
+        Watcher::new(id.clone(), &self.place.eyes, Reports::new(Box::new(heard)))
+    }
+
     pub async fn start(&self, owner: &Owner) -> Running {
         let id = self.id();
         let data = self.place.make_data_dir(&id).unwrap();
-        Running(Arc::new(self.place.start(&id, owner, &data).await.unwrap()))
+        let watcher = self.watcher(&id);
+        Running(Arc::new(self.place.start(&id, owner, &data, &watcher).await.unwrap()))
     }
 }
 

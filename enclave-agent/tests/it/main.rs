@@ -3,4 +3,5 @@
 mod bench;
 mod mount;
 mod session;
+mod watch;
 mod workspace;

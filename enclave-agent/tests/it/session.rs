@@ -11,6 +11,7 @@ use enclave_agent::service::{Seen, Service, Setup, Workspaces};
 use enclave_agent::workspace::Limits;
 use intake::crypt4gh::{Encryptor, SecretKey};
 use model::ambient::SystemClock;
+use model::observed::{Observation, ProcessOutcome, ReadPhase};
 use model::{
     AgentId, Clock, DatasetId, ObjectId, PersonId, SeededEntropy, SessionId, StudyId, TicketId, Timestamp,
 };
@@ -302,6 +303,47 @@ async fn a_deposit_becomes_a_file_that_only_a_ticket_shows() {
         assert!(bam.chunks(64).all(|piece| !all.windows(piece.len()).step_by(1 << 20).any(|w| w == piece)));
     }
     assert!(matches!(pair.events.lock().unwrap()[0], AgentEvent::WorkspaceStarted { .. }));
+    pair.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn needs_root_honest_work_is_seen_and_nothing_of_it_looks_like_an_attempt() {
+    let pair = Pair::new(Duration::from_secs(60)).await;
+    let bam = std::fs::read(giab("NA12878.chr22.tiny.bam")).unwrap();
+    let size = bam.len() as u64;
+    let dataset = pair.shares.deposit("vendor", &[("reads.bam", bam)]).await;
+    let order = pair.order("alice", std::slice::from_ref(&dataset), Timestamp::MAX);
+    let Order::Session(SessionOrder { session, .. }) = &order else { unreachable!() };
+    let mine = session.clone();
+    let command = Command::Exec(b"samtools view -c /data/vendor/reads.bam | sort | tee count".to_vec());
+    let mut stream = pair.open(pair.ticket(order), command, None).await;
+    stream.sender.send(SessionInput::StdinEof).await.unwrap();
+    let seen = read_all(&mut stream).await;
+    assert_eq!(seen.code(), Some(0), "{seen:?}");
+    pair.workspaces.stop_all("enough").await;
+    let (mut programs, mut phases) = (Vec::new(), Vec::new());
+    for event in pair.events.lock().unwrap().iter() {
+        let AgentEvent::Observed { session, what, .. } = event else { continue };
+        assert_eq!(session.as_ref(), Some(&mine), "{what:?}");
+        match what {
+            Observation::Process { program, outcome: ProcessOutcome::Started, .. } => {
+                programs.push(program.rsplit('/').next().unwrap().to_owned());
+            }
+            Observation::FileRead { phase, bytes, reads, size: of, by, object, .. } => {
+                assert_eq!((*of, object.as_str()), (size, "obj:vendor-0"));
+                let by = by.as_ref().and_then(|by| by.program.as_deref());
+                assert_eq!(by, Some("/usr/bin/samtools"));
+                phases.push((*phase, *bytes, *reads));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    programs.sort();
+    assert_eq!(programs, ["bash", "samtools", "sort", "tee"]);
+    assert_eq!(phases[0], (ReadPhase::Opened, 0, 0));
+    let (phase, bytes, reads) = phases[1];
+    assert!(phase == ReadPhase::Closed && bytes >= size && reads > 0, "{phases:?}");
+    assert_eq!(phases.len(), 2);
     pair.close().await;
 }
 
