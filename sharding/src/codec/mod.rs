@@ -22,6 +22,8 @@
 
 mod cipher;
 mod compact;
+#[cfg(target_arch = "x86_64")]
+mod far;
 mod field;
 mod ghash;
 mod kernel;

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use super::far;
 use super::ghash::Backlog;
 use super::kernel::{Kernel, Matrix};
 use super::mac::Mac;
@@ -10,6 +12,10 @@ use super::{CodecError, MAX_SHARES, NONCE_LEN, RandomStream, ShareIndex, TAG_LEN
 /// How many bytes of every share are worked on at once, so that all of them stay in the first
 /// cache. Large enough that set-up is nothing, small enough for 32 shares to stay in the second.
 pub(super) const STRIDE: usize = 4096;
+
+/// From this many bytes on, what is written will have left the caches before anybody reads it: about
+/// what one core can hope for of the last of them.
+const FAR: usize = 24 << 20;
 
 /// Makes all `n` shares of secrets.
 #[derive(Debug, Clone)]
@@ -48,11 +54,40 @@ impl Splitter {
         shares: &mut [&mut [u8]],
     ) -> Result<(), CodecError> {
         self.check(secret, shares)?;
-        for part in strides(secret.len()) {
+        let far = self.split_far(secret, random, shares);
+        for part in strides(0..far.start).chain(strides(far.end..secret.len())) {
             self.draw(part.clone(), random, shares);
             self.compute(&secret[part.clone()], part, shares);
         }
         Ok(())
+    }
+
+    /// Splits what there is of whole lines past the caches, if the shares are larger than those and
+    /// this machine can; returns which part that was.
+    #[cfg(target_arch = "x86_64")]
+    fn split_far(&self, secret: &[u8], random: &mut RandomStream, shares: &mut [&mut [u8]]) -> Range<usize> {
+        let drawn = self.threshold.k() - 1;
+        let per_step = far::blocks_per_step(drawn).filter(|_| self.kernel == Kernel::best());
+        let start = far::to_next_line(shares.iter().map(|share| &**share));
+        let (Some(per_step), Some(start)) = (per_step, start) else { return 0..0 };
+        if secret.len() * shares.len() < FAR {
+            return 0..0;
+        }
+        let (steps, _) = secret[start..].as_chunks();
+        let Some(wide) = random.take_wide(per_step * steps.len() as u64) else { return 0..0 };
+        let mut parts: [&mut [[u8; far::STEP]]; MAX_SHARES as usize] =
+            std::array::from_fn(|_| Default::default());
+        for (share, part) in shares.iter_mut().zip(&mut parts) {
+            *part = share[start..].as_chunks_mut().0;
+        }
+        let (drawn, computed) = parts[..self.threshold.n()].split_at_mut(drawn);
+        far::split(wide, self.matrix.rows(0..computed.len()).cells(), steps, drawn, computed);
+        start..start + steps.len() * far::STEP
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn split_far(&self, _: &[u8], _: &mut RandomStream, _: &mut [&mut [u8]]) -> Range<usize> {
+        0..0
     }
 
     /// As [`Splitter::split`], and writes the tag of share `x` under `macs[x − 1]` and `nonce` to
@@ -69,7 +104,7 @@ impl Splitter {
     ) -> Result<(), CodecError> {
         self.check(secret, shares)?;
         let mut tagging = Mac::begin_each(macs, self.threshold, tags.len())?;
-        let mut strides = strides(secret.len()).peekable();
+        let mut strides = strides(0..secret.len()).peekable();
         if let Some(first) = strides.peek() {
             self.draw(first.clone(), random, shares);
         }
@@ -139,8 +174,9 @@ impl Splitter {
     }
 }
 
-fn strides(len: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..len).step_by(STRIDE).map(move |from| from..len.min(from + STRIDE))
+fn strides(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(STRIDE).map(move |from| from..end.min(from + STRIDE))
 }
 
 /// Rebuilds secrets from `k` shares at fixed points.
@@ -235,7 +271,36 @@ impl Interpolator {
         if shares.iter().any(|share| share.len() != out.len()) {
             return Err(CodecError::Lengths);
         }
-        self.kernel.apply(self.matrix.rows(0..1), shares, &mut [out]);
+        let far = self.apply_far(shares, out);
+        for part in [0..far.start, far.end..out.len()] {
+            let mut inputs: [&[u8]; MAX_SHARES as usize] = [&[]; MAX_SHARES as usize];
+            for (input, share) in inputs.iter_mut().zip(shares) {
+                *input = &share[part.clone()];
+            }
+            self.kernel.apply(self.matrix.rows(0..1), &inputs[..shares.len()], &mut [&mut out[part]]);
+        }
         Ok(())
+    }
+
+    /// Computes what there is of whole lines past the caches, if it is larger than those and this
+    /// machine can; returns which part that was.
+    #[cfg(target_arch = "x86_64")]
+    fn apply_far(&self, shares: &[&[u8]], out: &mut [u8]) -> Range<usize> {
+        if out.len() < FAR || !far::combines() || self.kernel != Kernel::best() {
+            return 0..0;
+        }
+        let Some(start) = far::to_next_line(std::iter::once(&*out)) else { return 0..0 };
+        let mut inputs: [&[[u8; far::STEP]]; MAX_SHARES as usize] = [&[]; MAX_SHARES as usize];
+        for (input, share) in inputs.iter_mut().zip(shares) {
+            *input = share[start..].as_chunks().0;
+        }
+        let (steps, _) = out[start..].as_chunks_mut();
+        far::combine(self.matrix.rows(0..1).cells(), &inputs[..shares.len()], steps);
+        start..start + steps.len() * far::STEP
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn apply_far(&self, _: &[&[u8]], _: &mut [u8]) -> Range<usize> {
+        0..0
     }
 }

@@ -104,6 +104,17 @@ impl RandomStream {
             }
         }
     }
+
+    /// Wide instructions that make `blocks` blocks of the stream, and the number of the first; they
+    /// count as given.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn take_wide(&mut self, blocks: u64) -> Option<(&super::cipher::vaes::Wide, u64)> {
+        let Source::Aes(aes) = &mut self.0 else { return None };
+        let wide = aes.cipher.wide()?;
+        let first = aes.counter;
+        aes.counter = first.wrapping_add(blocks);
+        Some((wide, first))
+    }
 }
 
 impl std::fmt::Debug for RandomStream {

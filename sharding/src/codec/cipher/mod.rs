@@ -5,7 +5,7 @@
 #![cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
 
 #[cfg(target_arch = "x86_64")]
-mod vaes;
+pub(super) mod vaes;
 
 use aes::Aes256;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
@@ -59,6 +59,12 @@ impl Cipher {
             cipher.wide = None;
         }
         cipher
+    }
+
+    /// What enciphers on wide instructions, where the machine has them.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn wide(&self) -> Option<&vaes::Wide> {
+        self.wide.as_ref()
     }
 
     /// One block.

@@ -13,7 +13,7 @@ const ROUNDS: usize = 14;
 const STEP: usize = 32;
 
 /// The round keys.
-pub(super) struct Wide(Zeroizing<[[u8; 16]; ROUNDS + 1]>);
+pub(in crate::codec) struct Wide(Zeroizing<[[u8; 16]; ROUNDS + 1]>);
 
 impl Wide {
     /// `None` where the machine cannot.
@@ -123,8 +123,18 @@ fn store(bytes: &mut [u8; 16], value: __m128i) {
     unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), value) }
 }
 
-type Keys = [__m512i; ROUNDS + 1];
-type Blocks = [__m512i; STEP / 4];
+pub(in crate::codec) type Keys = [__m512i; ROUNDS + 1];
+/// The blocks of one step.
+pub(in crate::codec) type Blocks = [__m512i; STEP / 4];
+
+impl Wide {
+    /// The round keys, each four times.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(in crate::codec) fn keys(&self) -> Keys {
+        broadcast(&self.0)
+    }
+}
 
 #[target_feature(enable = "avx512f")]
 fn broadcast(keys: &[[u8; 16]; ROUNDS + 1]) -> Keys {
@@ -135,7 +145,7 @@ fn broadcast(keys: &[[u8; 16]; ROUNDS + 1]) -> Keys {
 /// last something else is done too.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,vaes,aes,vpclmulqdq,pclmulqdq")]
-fn encipher(keys: &Keys, blocks: &mut Blocks, mut meanwhile: impl FnMut(usize)) {
+pub(in crate::codec) fn encipher(keys: &Keys, blocks: &mut Blocks, mut meanwhile: impl FnMut(usize)) {
     // Were the compiler to know how many rounds there are, it would unroll them and put the blocks
     // one after the other, and the processor could not see far enough to turn that round again.
     for (round, key) in keys[1..black_box(ROUNDS)].iter().enumerate() {
@@ -157,19 +167,9 @@ fn stream(
     mut backlog: Option<&mut Backlog<'_>>,
 ) {
     let keys = broadcast(keys);
-    let four = _mm512_set_epi64(0, 4, 0, 4, 0, 4, 0, 4);
-    let counter = counter as i64;
-    // Counters are little-endian in the first half of a block.
-    let mut next = _mm512_add_epi64(
-        _mm512_set_epi64(0, 3, 0, 2, 0, 1, 0, 0),
-        _mm512_set_epi64(0, counter, 0, counter, 0, counter, 0, counter),
-    );
+    let mut counters = StreamCounters::from(counter);
     for step in steps {
-        let mut blocks: Blocks = std::array::from_fn(|_| {
-            let block = _mm512_xor_si512(next, keys[0]);
-            next = _mm512_add_epi64(next, four);
-            block
-        });
+        let mut blocks = counters.blocks(keys[0]);
         match backlog.as_mut().and_then(|backlog| backlog.next()) {
             Some((powers, state, group)) => {
                 let mut hashing = Hashing::begin(powers, group);
@@ -183,6 +183,29 @@ fn stream(
             // SAFETY: four blocks of 16 bytes are there; unaligned stores are allowed.
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), *block) };
         }
+    }
+}
+
+/// The counters of the random stream, four at a time: little-endian in the first half of a block.
+pub(in crate::codec) struct StreamCounters(__m512i);
+
+impl StreamCounters {
+    #[target_feature(enable = "avx512f")]
+    pub(in crate::codec) fn from(counter: u64) -> StreamCounters {
+        let first = _mm512_broadcast_i32x4(_mm_set_epi64x(0, counter as i64));
+        StreamCounters(_mm512_add_epi64(first, _mm512_set_epi64(0, 3, 0, 2, 0, 1, 0, 0)))
+    }
+
+    /// The blocks of a step, plus the first round key.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(in crate::codec) fn blocks(&mut self, key: __m512i) -> Blocks {
+        let four = _mm512_set_epi64(0, 4, 0, 4, 0, 4, 0, 4);
+        std::array::from_fn(|_| {
+            let block = _mm512_xor_si512(self.0, key);
+            self.0 = _mm512_add_epi64(self.0, four);
+            block
+        })
     }
 }
 
@@ -245,6 +268,16 @@ fn xor(
     }
 }
 
+/// Asks memory for what lies four groups further on, wherever that is: the processor's own guesses
+/// end with every page. Nothing is read.
+#[inline]
+#[target_feature(enable = "sse")]
+fn ask(group: &[u8; GROUP]) {
+    for line in (4 * GROUP..5 * GROUP).step_by(64) {
+        _mm_prefetch::<_MM_HINT_T0>(group.as_ptr().wrapping_add(line).cast());
+    }
+}
+
 /// Hashes every group of the input, or every group but the last of the output: what goes out in one
 /// turn is hashed in the next.
 #[target_feature(enable = "avx512f,avx512bw,vaes,aes,vpclmulqdq,pclmulqdq")]
@@ -263,6 +296,7 @@ fn xor_and_hash(
         let ([from_a, from_b], []) = from.as_chunks() else { unreachable!("two steps make a group") };
         let (steps, _) = to.as_chunks_mut::<{ STEP * BLOCK }>();
         let [to_a, to_b] = steps else { unreachable!("two steps make a group") };
+        ask(from);
         let (mut a, mut b) = (counters.blocks(keys[0]), counters.blocks(keys[0]));
         let group = match hashed {
             Hashed::Input => Some(from),

@@ -123,6 +123,13 @@ pub(super) struct Rows<'a> {
     cells: &'a [u8],
 }
 
+impl<'a> Rows<'a> {
+    /// A cell for every input, row by row.
+    pub(super) fn cells(self) -> &'a [u8] {
+        self.cells
+    }
+}
+
 /// For kernels that look products up in registers: the products of `constant` with every low and with every high nibble.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn nibbles(constant: u8) -> [u8; 32] {

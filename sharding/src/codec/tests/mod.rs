@@ -1,5 +1,6 @@
 mod bias;
 mod compact;
+mod far;
 mod gcm;
 mod oracles;
 
