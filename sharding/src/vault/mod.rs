@@ -15,6 +15,7 @@
 
 mod asking;
 mod backend;
+mod blocks;
 mod collect;
 mod deposit;
 mod examine;

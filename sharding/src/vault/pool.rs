@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use model::ObjectId;
 use object_store::path::Path;
@@ -211,16 +211,19 @@ async fn collect(answer: GetResult, most: u64) -> Result<Option<Bytes>, Error> {
     if let GetResultPayload::File(..) = answer.payload {
         return answer.bytes().await.map(|bytes| Some(bytes).filter(|bytes| bytes.len() as u64 <= most));
     }
-    let said = answer.range.end.saturating_sub(answer.range.start);
-    let mut bytes = BytesMut::with_capacity(said.min(most).min(8 << 20) as usize);
+    let (mut parts, mut len) = (Vec::new(), 0);
     let mut chunks = answer.into_stream();
     while let Some(chunk) = chunks.next().await.transpose()? {
-        if (bytes.len() + chunk.len()) as u64 > most {
+        len += chunk.len() as u64;
+        if len > most {
             return Ok(None);
         }
-        bytes.extend_from_slice(&chunk);
+        parts.push(chunk);
     }
-    Ok(Some(bytes.freeze()))
+    Ok(Some(match parts.len() {
+        1 => parts.swap_remove(0),
+        _ => parts.concat().into(),
+    }))
 }
 
 /// The first words of an error, for logs. Servers choose some of them: no control characters.

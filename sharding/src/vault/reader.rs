@@ -1,19 +1,18 @@
 //! Reading: the manifest that the root names, then the blocks that a range touches.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use model::ObjectId;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::pool::{Failure, Pool};
 use super::{Fault, Vault};
 use crate::codec::ShareIndex;
 use crate::format::{
-    BLOCK, BlockDecoder, Deposit, EXTENT, ExtentEntry, ExtentKeys, File, HEADER, Header, KeyFile, KeyShare,
-    Kind, Manifest, MasterKey, Root, Scheme, SetId, TagTable, extent_len,
+    BLOCK, Deposit, EXTENT, ExtentEntry, ExtentKeys, File, HEADER, Header, KeyFile, KeyShare, Kind, Manifest,
+    MasterKey, Root, Scheme, SetId, TagTable, extent_len,
 };
 
 /// The most bytes one read returns.
@@ -22,9 +21,9 @@ pub const MAX_READ: usize = 64 << 20;
 const EXTENTS_AT_ONCE: usize = 2;
 /// Extents that a stream fetches before they are asked for.
 const EXTENTS_AHEAD: usize = 4;
-/// Extents whose tag tables and keys a reader remembers; a table has 16·(n+1) bytes per block, 6 KiB
-/// for five shares.
-const EXTENTS_KNOWN: usize = 64;
+/// Bytes of tag tables that a reader remembers, with the keys of their extents: those of 5 GiB of
+/// plaintext in five shares. A table has 16·(n+1) bytes per block, 6 KiB for five shares.
+const TABLES_KNOWN: usize = 8 << 20;
 
 /// Why a read returned nothing.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +85,7 @@ pub(super) struct Opened {
     pub(super) master: MasterKey,
     /// Which share each backend holds, once its key file was checked.
     pub(super) shares: Mutex<Vec<Option<ShareIndex>>>,
-    extents: Mutex<VecDeque<Arc<Extent>>>,
+    extents: Mutex<Extents>,
 }
 
 /// A manifest, where it lies and how long it is.
@@ -106,10 +105,32 @@ pub(super) struct Extent {
     pub(super) table: TagTable,
 }
 
-struct Share {
-    remote: usize,
-    x: ShareIndex,
-    bytes: Bytes,
+/// Extents that are remembered, the oldest of which are forgotten first.
+#[derive(Default)]
+struct Extents {
+    known: HashMap<u64, Arc<Extent>>,
+    oldest: VecDeque<u64>,
+    bytes: usize,
+}
+
+impl Extents {
+    fn get(&self, number: u64) -> Option<Arc<Extent>> {
+        self.known.get(&number).cloned()
+    }
+
+    fn keep(&mut self, extent: &Arc<Extent>) {
+        if self.known.insert(extent.number, extent.clone()).is_some() {
+            return;
+        }
+        self.oldest.push_back(extent.number);
+        self.bytes += extent.table.as_bytes().len();
+        while self.bytes > TABLES_KNOWN
+            && let Some(oldest) = self.oldest.pop_front()
+        {
+            let forgotten = self.known.remove(&oldest);
+            self.bytes -= forgotten.map_or(0, |extent| extent.table.as_bytes().len());
+        }
+    }
 }
 
 impl Vault {
@@ -349,18 +370,15 @@ impl Opened {
 
     /// The blocks of an extent that bytes `from..to` of it touch, and how many bytes precede `from`.
     async fn part(&self, extent: u64, from: u64, to: u64) -> Result<(usize, Zeroizing<Vec<u8>>), ReadError> {
-        let extent = self.extent(extent).await?;
         let begin = from / BLOCK * BLOCK;
-        let end = to.next_multiple_of(BLOCK).min(extent.len);
-        let blocks = self.blocks(&extent, begin, end).await?;
+        let end = to.next_multiple_of(BLOCK).min(extent_len(self.described.manifest.size, extent));
+        let blocks = self.blocks(extent, begin..end).await?;
         Ok(((from - begin) as usize, blocks))
     }
 
     /// The tag table and the keys of an extent, from memory or with the help of any backend.
     pub(super) async fn extent(&self, number: u64) -> Result<Arc<Extent>, ReadError> {
-        let known =
-            |extents: &VecDeque<Arc<Extent>>| extents.iter().find(|extent| extent.number == number).cloned();
-        if let Some(extent) = known(&self.extents.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if let Some(extent) = self.extents.lock().unwrap_or_else(PoisonError::into_inner).get(number) {
             return Ok(extent);
         }
         let deposit = self.described.deposit();
@@ -382,11 +400,7 @@ impl Opened {
                     let keys = ExtentKeys::derive(&self.master, deposit, number, entry.attempt);
                     let len = extent_len(self.described.manifest.size, number);
                     let extent = Arc::new(Extent { number, entry, len, keys, table });
-                    let mut extents = self.extents.lock().unwrap_or_else(PoisonError::into_inner);
-                    if known(&extents).is_none() {
-                        extents.push_front(extent.clone());
-                        extents.truncate(EXTENTS_KNOWN);
-                    }
+                    self.extents.lock().unwrap_or_else(PoisonError::into_inner).keep(&extent);
                     return Ok(extent);
                 }
                 Some(Err(fault)) => faults.push(fault),
@@ -396,117 +410,6 @@ impl Opened {
                 }
             }
         }
-    }
-
-    /// Plaintext bytes `begin..end` of an extent, which are whole blocks.
-    async fn blocks(&self, extent: &Extent, begin: u64, end: u64) -> Result<Zeroizing<Vec<u8>>, ReadError> {
-        let deposit = self.described.deposit();
-        let (object, threshold) = (&deposit.object, deposit.scheme.threshold);
-        let name = File::Extent(deposit.set, extent.number, extent.entry.attempt).name(object);
-        let first_block = extent.number * (EXTENT / BLOCK) + begin / BLOCK;
-        let wanted = Wanted { extent, first_block, len: (end - begin) as usize, scheme: deposit.scheme };
-        let range = deposit.scheme.shares_at(begin..end);
-        let known = self.shares.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut asking = self.pool.asking(self.pool.order(), {
-            let (pool, described) = (self.pool.clone(), self.described.clone());
-            move |remote| {
-                let (pool, described, name, x, range) =
-                    (pool.clone(), described.clone(), name.clone(), known[remote], range.clone());
-                async move {
-                    let x = match x {
-                        Some(x) => x,
-                        None => key_share(pool.clone(), described.clone(), remote).await?.0,
-                    };
-                    let bytes = pool.range(remote, &name, range).await.map_err(|failure| {
-                        pool.report(remote, &described.deposit().object, Some(first_block), failure)
-                    })?;
-                    Ok(Share { remote, x, bytes })
-                }
-            }
-        });
-
-        let (mut shares, mut faults) = (Vec::<Share>::new(), Vec::new());
-        loop {
-            while shares.len() < threshold.k() {
-                match asking.next(threshold.k() - shares.len()).await {
-                    Some(Ok((remote, share))) => {
-                        self.shares.lock().unwrap_or_else(PoisonError::into_inner)[remote] = Some(share.x);
-                        if shares.iter().all(|known| known.x != share.x) {
-                            shares.push(share);
-                        }
-                    }
-                    Some(Err(fault)) => faults.push(fault),
-                    None => {
-                        let (needed, good) = (threshold.k(), shares.len());
-                        return Err(ReadError::TooFew { object: object.clone(), needed, good, faults });
-                    }
-                }
-            }
-            let bad = match wanted.rebuild(&shares) {
-                Ok(plaintext) => {
-                    shares.into_iter().for_each(wipe);
-                    return Ok(plaintext);
-                }
-                Err(bad) => bad,
-            };
-            // Something is wrong from block `bad` on: whoever's share lacks its tag lied.
-            let before = shares.len();
-            shares.retain(|share| match wanted.first_lie(share) {
-                Some(block) => {
-                    let failure = Failure::corrupt(format!("share {}", share.x));
-                    faults.push(self.pool.report(share.remote, object, Some(block), failure));
-                    false
-                }
-                None => true,
-            });
-            if shares.len() == before {
-                return Err(ReadError::Forged { object: object.clone(), block: bad });
-            }
-        }
-    }
-}
-
-/// Some blocks of an extent that were asked for.
-struct Wanted<'a> {
-    extent: &'a Extent,
-    first_block: u64,
-    /// Bytes of their plaintext.
-    len: usize,
-    scheme: Scheme,
-}
-
-impl Wanted<'_> {
-    /// The plaintext that `k` shares make, or the first block that does not bear its tag.
-    fn rebuild(&self, shares: &[Share]) -> Result<Zeroizing<Vec<u8>>, u64> {
-        let points: Vec<ShareIndex> = shares.iter().map(|share| share.x).collect();
-        let mut rests: Vec<&[u8]> = shares.iter().map(|share| share.bytes.as_ref()).collect();
-        let decoder = BlockDecoder::new(self.scheme, &points).map_err(|_| self.first_block)?;
-        let mut plaintext = Zeroizing::new(vec![0; self.len]);
-        // Block by block, so that what was rebuilt is still in the cache when it is checked.
-        for (block, bytes) in (self.first_block..).zip(plaintext.chunks_mut(BLOCK as usize)) {
-            let len = self.scheme.share_len(bytes.len());
-            let tag = self.extent.table.block((block % (EXTENT / BLOCK)) as usize).ok_or(block)?;
-            let mut here = Vec::with_capacity(rests.len());
-            for rest in &mut rests {
-                let (share, others) = rest.split_at_checked(len).ok_or(block)?;
-                here.push(share);
-                *rest = others;
-            }
-            if !decoder.decode(&self.extent.keys, block, &here, tag, bytes).unwrap_or(false) {
-                return Err(block);
-            }
-        }
-        Ok(plaintext)
-    }
-
-    /// The first block of a share that does not bear its tag.
-    fn first_lie(&self, share: &Share) -> Option<u64> {
-        let len = self.scheme.share_len(BLOCK as usize);
-        (self.first_block..).zip(share.bytes.chunks(len)).find_map(|(block, bytes)| {
-            let tag = self.extent.table.share((block % (EXTENT / BLOCK)) as usize, share.x);
-            let honest = tag.is_some_and(|tag| self.extent.keys.share_matches(share.x, block, bytes, tag));
-            (!honest).then_some(block)
-        })
     }
 }
 
@@ -523,11 +426,4 @@ async fn fetch_table(
     let bytes = pool.range(remote, &name, deposit.scheme.table_at(len)).await?;
     let table = TagTable::parse(deposit.scheme, number, len, &bytes, &entry.digest);
     Ok((*entry, table.map_err(Failure::corrupt)?))
-}
-
-/// Shares together are the plaintext: none outlives its use, where the buffer is ours alone.
-fn wipe(share: Share) {
-    if let Ok(mut bytes) = share.bytes.try_into_mut() {
-        bytes.zeroize();
-    }
 }

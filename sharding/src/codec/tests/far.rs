@@ -13,7 +13,7 @@ fn large_secrets_are_shared_as_small_ones_are() {
         let shares = split(Kernel::best(), threshold, &secret);
         // By the definition at places all over, and with every kernel as a whole.
         let some: Vec<usize> = (0..LARGE).step_by(4999).chain([1, 63, 64, LARGE - 2, LARGE - 1]).collect();
-        for points in [(1..=k as u8).collect::<Vec<_>>(), (n as u8 - k as u8 + 1..=n as u8).collect()] {
+        for points in [(1..=k).collect::<Vec<u8>>(), (n - k + 1..=n).collect()] {
             for &at in &some {
                 let bytes: Vec<(u8, &[u8])> =
                     points.iter().map(|&x| (x, &shares[usize::from(x) - 1][at..at + 1])).collect();
@@ -55,7 +55,7 @@ fn no_random_byte_serves_twice() {
             let mut shares = vec![vec![0; len]; 5];
             let mut slices: Vec<&mut [u8]> = shares.iter_mut().map(Vec::as_mut_slice).collect();
             Splitter::new(threshold).split(&vec![0; len], &mut random, &mut slices).unwrap();
-            let drawn = shares[..k - 1].iter().flat_map(|share| share.as_chunks::<16>().0);
+            let drawn = shares[..usize::from(k) - 1].iter().flat_map(|share| share.as_chunks::<16>().0);
             assert!(drawn.into_iter().all(|block| seen.insert(*block)), "{k} of 5");
         }
     }
