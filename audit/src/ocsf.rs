@@ -7,6 +7,7 @@
 mod fields;
 mod objects;
 mod observed;
+mod parts;
 mod sentence;
 
 use model::observed::{CheckState, ConnectionOutcome, ProcessOutcome};

@@ -23,6 +23,10 @@ const DESCRIPTORS_MAX: usize = 3;
 pub const FIRST_MARK: u32 = 40_000;
 /// See [`FIRST_MARK`].
 pub const MARKS_END: u32 = 50_000;
+/// Where the container finds its PID 1.
+pub const INIT: &str = "/.sekisho/init";
+/// The host user and group that the workspace's root is.
+pub const FIRST_HOST_ID: u32 = 200_000;
 /// The user every session runs as, inside the workspace's user namespace.
 pub const USER_ID: u32 = 1000;
 

@@ -4,15 +4,9 @@ use std::net::SocketAddr;
 
 use serde_json::{Map, Value, json};
 
+use super::parts::{OTHER, SELF, bucket, device};
 use super::{API, AUTHENTICATION, DATASTORE, PROCESS, SSH, observed};
 use crate::{Event, EventKind};
-
-/// The name under which this system stands where OCSF asks for an application or a service.
-pub(super) const SELF: &str = "sekisho";
-/// OCSF's number for a type that it has no number for; `type` then says which.
-pub(super) const OTHER: u8 = 99;
-/// OCSF's number for a device that is a server.
-pub(super) const SERVER: u8 = 1;
 
 /// Puts in what the class of the event requires, and the objects it is about.
 pub(super) fn complete(event: &Event, class: u32, fields: &mut Map<String, Value>) {
@@ -138,19 +132,6 @@ fn about(event: &Event) -> Vec<(&'static str, Value)> {
             vec![("app", json!({ "name": sink })), ("activity_name", json!("Recovered"))]
         }
     }
-}
-
-/// The host it happened on.
-pub(super) fn device(agent: &model::AgentId) -> (&'static str, Value) {
-    ("device", json!({ "type_id": SERVER, "uid": agent }))
-}
-
-pub(super) fn bucket(kind: &str, uid: &impl ToString, name: Option<&str>) -> (&'static str, Value) {
-    let mut bucket = json!({ "type_id": OTHER, "type": kind, "uid": uid.to_string() });
-    if let Some(name) = name {
-        bucket["name"] = json!(name);
-    }
-    ("databucket", bucket)
 }
 
 fn access(user: Value, grant: &model::GrantId, dataset: &model::DatasetId) -> Vec<(&'static str, Value)> {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use model::observed::{Check, CheckState, ConnectionOutcome, NetworkFamily};
 use serde_json::{Map, Value, json};
 
-use super::objects::{SELF, SERVER, bucket, device};
+use super::parts::{SELF, SERVER, bucket, device};
 use crate::EventKind;
 
 /// OCSF's number for a launch by execve(2).

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use super::cache::BLOCK;
 use super::content::{Contents, Opening, Watch};
 use super::tree::{Hidden, Node, TOP, Tree};
-use crate::workspace::FIRST_HOST_ID;
+use crate::init_protocol::FIRST_HOST_ID;
 
 /// How long the kernel may remember names and attributes; content is never remembered.
 const TTL: Duration = Duration::from_secs(1);

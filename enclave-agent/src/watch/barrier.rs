@@ -68,7 +68,7 @@ impl Barrier {
     pub fn new((tun, counters): (OwnedFd, Counters)) -> io::Result<Barrier> {
         let flags = OFlag::from_bits_retain(fcntl(&tun, FcntlArg::F_GETFL)?);
         fcntl(&tun, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Barrier { tun: crate::workspace::register(tun)?, counters })
+        Ok(Barrier { tun: crate::descriptors::register(tun)?, counters })
     }
 
     /// Notes and answers packets until the interface is gone.

@@ -27,9 +27,9 @@ use sharding::vault::Fault;
 use tokio::task::JoinHandle;
 use wire::message::AgentEvent;
 
+use crate::init_protocol::INIT;
 use crate::mount::{Opening, ReadFailure, Watch};
 use crate::reports::Reports;
-use crate::workspace::INIT;
 use address::Address;
 use attempts::Attempts;
 pub(crate) use barrier::Barrier;

@@ -15,8 +15,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
-use crate::init_protocol::FIRST_MARK;
-use crate::workspace::FIRST_HOST_ID;
+use crate::init_protocol::{FIRST_HOST_ID, FIRST_MARK, MARKS_END};
 
 /// The longest path that is read.
 const PATH_MAX: usize = 1024;
@@ -48,7 +47,7 @@ pub fn status(pid: u32) -> Option<Status> {
 pub fn parse_status(text: &str) -> Option<Status> {
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let number = |name: &str| field(name)?.split_whitespace().next()?.parse::<u32>().ok();
-    let marks = FIRST_HOST_ID + FIRST_MARK..FIRST_HOST_ID + crate::init_protocol::MARKS_END;
+    let marks = FIRST_HOST_ID + FIRST_MARK..FIRST_HOST_ID + MARKS_END;
     let mut groups = field("Groups")?.split_whitespace().filter_map(|group| group.parse::<u32>().ok());
     Some(Status {
         group: i32::try_from(number("Tgid")?).ok()?,

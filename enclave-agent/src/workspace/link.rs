@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
-use super::pipe::register;
+use crate::descriptors::register;
 use crate::init_protocol::{Notice, Order, mark_of, receive, send};
 
 /// Orders that may wait to be sent: more than a workspace can have sessions.

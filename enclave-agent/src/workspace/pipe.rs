@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::unix::AsyncFd;
 
+use crate::descriptors::register;
+
 /// One end of a pipe, or the master of a terminal.
 #[derive(Debug)]
 pub struct Pipe(AsyncFd<OwnedFd>);
@@ -56,10 +58,4 @@ impl Pipe {
             Err(io::Error::last_os_error())
         }
     }
-}
-
-/// Has the runtime watch a descriptor.
-pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives.
-    Ok(unsafe { AsyncFd::register(fd) }?)
 }

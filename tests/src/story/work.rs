@@ -245,22 +245,43 @@ impl Story {
             "the home does not persist"
         );
         held("the home folder stays from session to session");
+        let node = self.node()?;
+        for kind in ["process_started", "file_read"] {
+            node.event(kind, |event| {
+                has(event, kind)
+                    && has(event, "/usr/bin/samtools")
+                    && has(event, "alice")
+                    && has(event, "brca")
+            })?;
+        }
+        let wrong = ["packet_dropped", "activity_overflowed"];
+        let told = node.events()?.into_iter().find(|event| wrong.iter().any(|kind| has(event, kind)));
+        ensure!(told.is_none(), "honest work looks like an attempt: {told:?}");
+        held("the log says what was executed and read, and nothing of it looks like an attempt");
         Ok(())
     }
 
     pub(super) fn confine(&mut self) -> Result<()> {
         let inside = |command: &str| self.alice.ssh("brca", "").arg(command).go();
-        ensure!(inside("cat /proc/net/route | tail -n +2")?.ok()?.text().is_empty(), "there is a route");
+        let elsewhere =
+            |file: &str| inside(&format!("tail -n +2 {file} | grep -v barrier0 | grep -cv ' lo:'"));
+        ensure!(elsewhere("/proc/net/route")?.text() == "0", "there is a route past the barrier");
         ensure!(
-            inside("cat /proc/net/dev | tail -n +3 | grep -v ' lo:' | wc -l")?.ok()?.text() == "0",
-            "there is an interface beside lo"
+            // The first line of the heading is cut off, the second is left.
+            elsewhere("/proc/net/dev")?.text() == "1",
+            "there is an interface beside lo and the barrier"
         );
         let out =
             inside("timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/22 || exec 3<>/dev/tcp/192.0.2.1/80'")?;
-        ensure!(!out.status.success(), "a connection was possible");
+        ensure!(!out.status.success() && out.code() != 124, "a connection was possible, or hung");
         inside(&format!("timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/{}'", self.ports.api))?
             .refused("refused")?;
-        held("no route anywhere: only lo, and nobody there; not even the broker");
+        held("no way anywhere: nobody at lo, not even the broker, and a barrier everywhere else");
+        let by_alice = |event: &Value| has(event, "alice") && has(event, "brca") && has(event, "192.0.2.1");
+        for kind in ["packet_dropped", "connection_attempted"] {
+            self.node()?.event(kind, |event| has(event, kind) && by_alice(event))?;
+        }
+        held("and the log says who tried");
         inside("touch /data/na12878/x")?.refused("read-only")?;
         inside(&format!("echo x >> /data/na12878/{BAM}"))?.refused("")?;
         inside("rm -f /data/na12878/q.fa")?.refused("read-only")?;

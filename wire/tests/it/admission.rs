@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use certs::SpiffeId;
 use model::WorkspaceId;
 use wire::agent::Status;
-use wire::message::AgentEvent;
+use wire::message::{AgentEvent, VERSION};
 use wire::{CloseCode, Limits, LinkEnd};
 
 use crate::party::{World, agent, hello, narrow, soon};
@@ -182,8 +182,9 @@ impl rustls::client::danger::ServerCertVerifier for TakesAnyone {
 async fn another_version_is_rejected_with_the_reason() {
     let world = World::new();
     let why =
-        refused(&world, world.tls(agent("hall-1")), wire::message::Hello { version: 2, ..hello() }).await;
-    assert!(why.contains("version 2"), "{why}");
+        refused(&world, world.tls(agent("hall-1")), wire::message::Hello { version: VERSION + 1, ..hello() })
+            .await;
+    assert!(why.contains(&format!("version {}", VERSION + 1)), "{why}");
 }
 
 #[tokio::test]
