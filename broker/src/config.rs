@@ -34,6 +34,8 @@ pub struct Config {
     pub max_sessions: usize,
     /// How long sessions may take to end when the broker stops, in seconds.
     pub drain_secs: u64,
+    /// Seconds after which the broker tells how it and its host are, also if nothing changed.
+    pub diagnose_secs: u64,
     /// The collectors that follow the audit log.
     pub siem: Siem,
     /// The witness that signs the audit log's checkpoints.
@@ -84,6 +86,7 @@ impl Default for Config {
             user: None,
             max_sessions: 256,
             drain_secs: 5,
+            diagnose_secs: 3600,
             siem: Siem::default(),
             witness: None,
         }
@@ -147,6 +150,9 @@ impl Config {
             && witness.certificate.is_some() != witness.certificate_key.is_some()
         {
             return Err(value("witness.certificate and witness.certificate_key go together"));
+        }
+        if config.diagnose_secs == 0 {
+            return Err(value("diagnose_secs is at least 1"));
         }
         if config.drain_secs > 600 {
             return Err(value("drain_secs is at most 600"));

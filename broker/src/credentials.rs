@@ -18,7 +18,7 @@ use crate::private;
 use crate::ssh::HostIdentity;
 
 /// How long the broker's certificates live.
-const LIFETIME: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// How long the signer may take to appear when everything starts together.
 const SIGNER_START: Duration = Duration::from_secs(30);
 /// How soon a failed renewal is tried again.

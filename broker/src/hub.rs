@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::CloseCode;
 use wire::broker::{AgentLink, AgentListener};
-use wire::message::Report;
+use wire::message::{AgentEvent, Report};
 
+use crate::diagnoses::Diagnoses;
 use crate::reports;
 
 /// Reports of one agent that may be on their way to the disk at once.
@@ -24,7 +25,11 @@ const TOGETHER: usize = 64;
 
 /// The agents that are connected. Cheap to clone; every clone is the same hub.
 #[derive(Debug, Clone, Default)]
-pub struct Hub(Arc<Mutex<BTreeMap<AgentId, AgentLink>>>);
+pub struct Hub {
+    links: Arc<Mutex<BTreeMap<AgentId, AgentLink>>>,
+    /// How agents and the broker were when they last told.
+    pub diagnoses: Diagnoses,
+}
 
 impl Hub {
     /// No agents.
@@ -76,7 +81,7 @@ impl Hub {
         tracing::info!(%agent, "an agent is connected");
         self.links().insert(agent.clone(), link.clone());
         let reason = tokio::select! {
-            reason = follow(&link, gate) => reason,
+            reason = follow(&link, gate, &self.diagnoses) => reason,
             () = stopping.cancelled() => "the broker is stopping".to_owned(),
         };
         if !stopping.is_cancelled() {
@@ -98,18 +103,21 @@ impl Hub {
     }
 
     fn links(&self) -> std::sync::MutexGuard<'_, BTreeMap<AgentId, AgentLink>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Records reports until the link ends; returns why it did. Several at a time, so that they share
 /// syncs; their order stays.
-async fn follow(link: &AgentLink, gate: &Gate) -> String {
+async fn follow(link: &AgentLink, gate: &Gate, diagnoses: &Diagnoses) -> String {
     let mut recording = FuturesOrdered::new();
     loop {
         tokio::select! {
             report = link.next_report(), if recording.len() < TOGETHER => match report {
                 Ok(Report { seq, event }) => {
+                    if let AgentEvent::Diagnosed(diagnosis) = &event {
+                        diagnoses.keep(link.agent().as_str(), gate.now(), diagnosis.clone());
+                    }
                     let event = reports::record_of(gate, link.agent(), event);
                     recording.push_back(async move { (seq, gate.record(&event).await) });
                 }

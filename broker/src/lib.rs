@@ -7,6 +7,8 @@
 pub mod api;
 pub mod config;
 pub mod credentials;
+pub mod diagnoses;
+pub mod diagnosing;
 pub mod feed;
 pub mod hub;
 pub mod node;

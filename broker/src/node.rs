@@ -24,6 +24,7 @@ use wire::broker::AgentListener;
 use crate::api::{Api, ApiDoor, SshEndpoint};
 use crate::config::Config;
 use crate::credentials::{Credentials, Issuer};
+use crate::diagnosing::{Ends, Examined, diagnose};
 use crate::feed::{Feeds, Sinks};
 use crate::hub::Hub;
 use crate::private;
@@ -96,6 +97,9 @@ impl Node {
         let own =
             issuer.credentials(dir).await.context("cannot get this broker's certificates from the signer")?;
         let until = own.until;
+        let ends = Ends::at(until);
+        let examined = Examined::new(dir, &config, &ends, &clock, &entropy);
+        let diagnose_every = Duration::from_secs(config.diagnose_secs);
 
         let (log, witnessing) = open_log(dir, &config, &clock, &*entropy).await?;
         let store = Store::open(&dir.join("records.sqlite")).await.context("cannot open the records")?;
@@ -164,6 +168,15 @@ impl Node {
             services.tasks.spawn(feed);
         }
 
+        services.tasks.spawn({
+            let (gate, hub, stopping) = (gate.clone(), services.hub.clone(), services.stopping.clone());
+            async move {
+                tokio::select! {
+                    () = diagnose(examined, gate, hub.diagnoses, diagnose_every) => {}
+                    () = stopping.cancelled() => {}
+                }
+            }
+        });
         if let Some(witnessing) = witnessing {
             services.tasks.spawn(witnessing.run(gate.clone(), services.stopping.clone()));
         }
@@ -184,6 +197,7 @@ impl Node {
         tokio::spawn({
             let (dir, stopping) = (dir.to_owned(), services.stopping.clone());
             let install = move |fresh: Credentials| {
+                ends.move_to(fresh.until);
                 install(fresh, &gate, &ssh_door, &presented, &agent_tls, &siem_identity)
             };
             async move {

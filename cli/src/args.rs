@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand};
 /// Sekisho: the gate of the genome enclave.
 ///
 /// Researchers: `login`, then `ssh` and `put`. Programme staff: `person`, `study`, `member`,
-/// `dataset`, `grant`, `agent`, `service`. Auditors: `audit`. Operators: `up`, `status`.
+/// `dataset`, `grant`, `agent`, `service`. Auditors: `audit`. Operators: `up`, `status`, `diagnostics`.
 ///
 /// Messages are in Japanese when LANG, LC_ALL or SEKISHO_LANG says so.
 #[derive(Debug, Parser)]
@@ -69,6 +69,8 @@ pub enum Command {
     Audit(Audit),
     /// How the node is.
     Status(Status),
+    /// How the broker, the agents and their hosts are, in detail. Takes the role that reads the log.
+    Diagnostics,
 }
 
 /// Options of `up`.

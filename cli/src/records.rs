@@ -108,6 +108,7 @@ fn ask(command: &Command) -> Result<Option<Ask>, Fault> {
             let path = format!("/v1/grants/{id}/revoke");
             post(path, json!({"reason": reason}), Then::Say(say!(Revoked, grant = id)))
         }
+        Command::Diagnostics => list("/v1/diagnostics"),
         Command::Object(Object::List) => list("/v1/objects"),
         Command::Agent(Agent::List) => list("/v1/agents"),
         Command::Agent(Agent::Token { agent }) => {

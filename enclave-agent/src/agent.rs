@@ -15,6 +15,7 @@ use wire::message::{Hello, VERSION};
 
 use crate::backends::OpenError;
 use crate::config::Config;
+use crate::diagnosing::{Ends, Examined, diagnose};
 use crate::enrol::{EnrolError, Office, read_token};
 use crate::identity::{Enrolment, KeptError, intake_key};
 use crate::leftovers;
@@ -130,12 +131,13 @@ async fn run_in(
     };
     let link = wire::agent::connect_with(config.broker.clone(), &tls, hello, limits)?;
     let outlet: Arc<OnceLock<BrokerLink>> = Arc::new(OnceLock::from(link.clone()));
+    let told = reports(outlet);
     let workspaces = Workspaces::new(Setup {
         place: place.clone(),
         storage,
         cache_bytes: config.cache_mib << 20,
         idle: Duration::from_secs(config.idle_secs),
-        reports: reports(outlet),
+        reports: told.clone(),
     });
     let service = Arc::new(Service {
         me: config.agent.clone(),
@@ -149,12 +151,22 @@ async fn run_in(
         places: Arc::new(Semaphore::new(config.sessions as usize)),
     });
     let tasks = TaskTracker::new();
+    let ends = Ends::at(enrolment.until);
+    let examined = Examined {
+        dir: around.dir.clone(),
+        config: config.clone(),
+        place: place.clone(),
+        ends: ends.clone(),
+        clock: around.clock.clone(),
+        entropy: around.entropy.clone(),
+    };
     let mut stopped = stop.clone();
     tokio::select! {
         () = serve(&link, &service, &tasks) => {}
         () = watch_link(&link, &enrolment.domain, &ready) => {}
         () = workspaces.tend() => {}
-        () = renew(&config, &around, enrolment.clone(), &tls) => {}
+        () = renew(&config, &around, enrolment.clone(), &tls, &ends) => {}
+        () = diagnose(examined, told) => {}
         _ = stopped.wait_for(|stop| *stop) => {}
     }
     tracing::info!("stopping");
@@ -240,7 +252,7 @@ async fn enrolled(config: &Config, around: &Surroundings) -> Result<Enrolment, A
 }
 
 /// Renews the certificate in time, for ever.
-async fn renew(config: &Config, around: &Surroundings, mut current: Enrolment, tls: &wire::Tls) {
+async fn renew(config: &Config, around: &Surroundings, mut current: Enrolment, tls: &wire::Tls, ends: &Ends) {
     loop {
         // The wall clock may be set, or the machine sleep: look at it now and then.
         let wait = current.renew_in(around.clock.now());
@@ -258,6 +270,7 @@ async fn renew(config: &Config, around: &Surroundings, mut current: Enrolment, t
         match kept {
             Ok(renewed) => {
                 tracing::info!(until = %renewed.until, "the certificate was renewed");
+                ends.move_to(renewed.until);
                 current = renewed;
             }
             Err(error) => {

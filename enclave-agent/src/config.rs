@@ -49,6 +49,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is watched in each workspace.
     pub watch: Eyes,
+    /// Seconds after which the agent tells how it and its host are, also if nothing changed.
+    pub diagnose_secs: u64,
 }
 
 /// Why there is no configuration.
@@ -91,6 +93,7 @@ impl Default for Config {
             cache_mib: 64,
             limits: Limits::default(),
             watch: Eyes::default(),
+            diagnose_secs: 3600,
         }
     }
 }
@@ -128,6 +131,9 @@ impl Config {
         }
         if config.sessions == 0 || config.cache_mib == 0 {
             return Err("sessions and cache_mib are at least 1".to_owned());
+        }
+        if config.diagnose_secs == 0 || config.watch.per_second == 0 {
+            return Err("diagnose_secs and watch.per_second are at least 1".to_owned());
         }
         Ok(config)
     }

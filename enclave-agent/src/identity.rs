@@ -20,7 +20,7 @@ const IDENTITY: &str = "identity.pem";
 const CA: &str = "ca.pem";
 const INTAKE: &str = "intake.key";
 /// A certificate is renewed when less than this is left of its day.
-const RENEW_BEFORE: Duration = Duration::from_secs(12 * 3600);
+pub(crate) const RENEW_BEFORE: Duration = Duration::from_secs(12 * 3600);
 
 /// Why something kept cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -158,7 +158,7 @@ fn read(path: &Path) -> Result<Option<Zeroizing<String>>, KeptError> {
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<(), KeptError> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), KeptError> {
     let temporary = path.with_extension("new");
     let work = || {
         let _ = fs::remove_file(&temporary);

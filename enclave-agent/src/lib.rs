@@ -11,6 +11,8 @@
 pub mod agent;
 pub mod backends;
 pub mod config;
+mod descriptors;
+mod diagnosing;
 pub mod enrol;
 pub mod identity;
 pub mod init_protocol;

@@ -7,10 +7,13 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use model::metrics::{CONTENT_TYPE as METRICS, Exposition, Health, Kind, State as Condition};
+use model::observed::CheckState;
+use serde_json::{Value, json};
 
 use super::Api;
 use super::answer::Fault;
-use super::caller::TheService;
+use super::caller::{ThePerson, TheService};
+use crate::diagnoses;
 
 /// Whether the node works, for anybody: it names nobody and nothing of the house.
 pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
@@ -24,6 +27,11 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
     let agents = services.hub.connected().len();
     // A node without agents still answers people; they are told when they want to work.
     health.check("agents", Condition::Ok, Some(format!("{agents} connected")));
+    let diagnoses = services.hub.diagnoses.all();
+    let ill = diagnoses.iter().filter(|(_, _, diagnosis)| diagnosis.state() == CheckState::Failed).count();
+    let condition = if ill > 0 { Condition::Degraded } else { Condition::Ok };
+    let detail = (ill > 0).then(|| format!("{ill} of {} hosts are not as they should be", diagnoses.len()));
+    health.check("diagnosis", condition, detail);
     let (mut sinks, mut behind) = (0, 0);
     for (_, _, failing) in services.sinks.states() {
         sinks += 1;
@@ -62,7 +70,42 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, _: TheService) -> Resul
         "Sessions that may still be opened.",
         services.slots.available_permits() as f64,
     );
+    diagnoses::expose(&services.hub.diagnoses.all(), services.gate.now(), &mut figures);
     let states: Vec<_> = services.sinks.states().collect();
     siem::metrics::expose(states.iter().map(|(name, status, _)| (*name, status)), &mut figures);
     Ok(([(CONTENT_TYPE, METRICS)], figures.finish()).into_response())
+}
+
+/// How the broker, the agents and their hosts are, for those who may read the log, where it stands too:
+/// a row for each check, the worst first.
+pub(super) async fn diagnostics(
+    State(api): State<Arc<Api>>,
+    ThePerson(by): ThePerson,
+) -> Result<axum::Json<Vec<Value>>, Fault> {
+    api.services.gate.read_audit(&by, "diagnostics").await?;
+    let mut rows = Vec::new();
+    for (process, at, diagnosis) in api.services.hub.diagnoses.all() {
+        for check in diagnosis.checks {
+            let row = json!({
+                "process": process,
+                "check": check.name,
+                "state": check.state.code(),
+                "detail": check.detail,
+                "told": at,
+            });
+            rows.push((check.state, row));
+        }
+        for fact in diagnosis.facts {
+            let row = json!({
+                "process": process,
+                "check": fact.name,
+                "state": Value::Null,
+                "detail": fact.value,
+                "told": at,
+            });
+            rows.push((CheckState::Ok, row));
+        }
+    }
+    rows.sort_by_key(|(state, _)| std::cmp::Reverse(*state));
+    Ok(axum::Json(rows.into_iter().map(|(_, row)| row).collect()))
 }

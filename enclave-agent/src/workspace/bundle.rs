@@ -12,16 +12,12 @@ use std::path::{Path, PathBuf};
 use model::{PersonId, StudyId};
 use serde_json::{Value, json};
 
-use crate::init_protocol::USER_ID;
+use crate::init_protocol::{FIRST_HOST_ID, INIT, USER_ID};
 
 /// The system-call filter. Each entry says what it is for; `profile/README.md` says the rest.
-const SECCOMP: &str = include_str!("../../profile/seccomp.json");
+pub const SECCOMP: &str = include_str!("../../profile/seccomp.json");
 /// Parts of the host's `/etc` that programs in `/usr` link to, where they exist.
 const HOST_ETC: [&str; 5] = ["alternatives", "fonts", "R", "perl", "python3"];
-/// Where the container finds its PID 1.
-pub const INIT: &str = "/.sekisho/init";
-/// The host user and group that the workspace's root is.
-pub const FIRST_HOST_ID: u32 = 200_000;
 const HOST_IDS: u32 = 65_536;
 
 /// Who and what a workspace is for.

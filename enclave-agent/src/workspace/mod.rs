@@ -7,11 +7,10 @@ mod pipe;
 mod process;
 mod runtime;
 
-pub(crate) use bundle::INIT;
-pub use bundle::{FIRST_HOST_ID, Limits, Owner, make_dir};
+pub(crate) use bundle::SECCOMP;
+pub use bundle::{Limits, Owner, make_dir};
 pub use container::{Container, Place, StartError};
 pub use link::Lost;
 pub use pipe::Pipe;
-pub(crate) use pipe::register;
 pub use process::{Launch, LaunchError, Process, Streams};
 pub use runtime::{Runtime, RuntimeError};
