@@ -14,3 +14,4 @@ mod s3;
 mod secrecy;
 mod support;
 mod tampering;
+mod webdav;
