@@ -269,6 +269,43 @@ pub enum EventKind {
     AuditRead { what: String },
     /// A request to administer was refused.
     AdminRefused { action: String, code: String, reason: String },
+    /// A rule of detection fits what was recorded.
+    Finding {
+        /// The rule's id.
+        rule: String,
+        name: Option<String>,
+        title: String,
+        title_ja: Option<String>,
+        level: FindingLevel,
+        tags: Vec<String>,
+        /// Indices in this log of the events behind it, oldest first.
+        evidence: Vec<u64>,
+        /// When the last of them happened.
+        observed: Timestamp,
+        /// Whether they prove who acted; the person is then named in the event.
+        proven: bool,
+        /// The decoy that was touched.
+        decoy: Option<String>,
+        /// How often the same was found since it was last recorded.
+        repeated: u64,
+        reaction: FindingReaction,
+    },
+    /// Rules of detection came into force.
+    RulesLoaded {
+        /// Sixteen hexadecimal digits that stand for what they say.
+        set: String,
+        rules: u64,
+        /// Where they come from.
+        source: String,
+    },
+    /// Rules of detection were refused as a whole; those of before stay in force.
+    RulesRefused {
+        /// The set that stays.
+        set: String,
+        file: String,
+        line: Option<u64>,
+        reason: String,
+    },
     /// This log takes nothing more but what ends.
     LogStopped { reason: String },
     /// The witness does not answer, or has fallen behind.
@@ -412,6 +449,8 @@ codes! {
         MembershipEnded = "membership-ended",
         /// The agent is gone.
         AgentLost = "agent-lost",
+        /// Detection found something that its policy answers so.
+        Finding = "finding",
         /// The log can no longer record.
         AuditFailed = "audit-failed",
         /// The node shuts down.
@@ -452,6 +491,32 @@ codes! {
         Agent = "agent",
         /// A service of another party.
         Service = "service",
+        /// Something laid out to be touched by whoever should not; what it is, the log does not say.
+        Decoy = "decoy",
+    }
+
+    /// How bad a finding is, in Sigma's words.
+    FindingLevel {
+        /// Worth knowing.
+        Informational = "informational",
+        /// Worth a look some day.
+        Low = "low",
+        /// Worth a look today.
+        Medium = "medium",
+        /// Somebody should look now.
+        High = "high",
+        /// Something is wrong for certain.
+        Critical = "critical",
+    }
+
+    /// What a finding brought about.
+    FindingReaction {
+        /// It was recorded.
+        None = "none",
+        /// The session ends.
+        EndSession = "end-session",
+        /// The person is locked out, everywhere.
+        LockPerson = "lock-person",
     }
 
     /// How a record changed.

@@ -48,11 +48,11 @@ pub use entry::{export, severity_of, uid, write_canonical};
 pub use error::{AppendError, OpenError, ReadError};
 pub use event::{
     AuthFault, CertificateKind, Change, ChannelKind, DecisionRecord, Door, EndCause, Event, EventKind,
-    ReadFaultKind, RecordKind, SessionExit,
+    FindingLevel, FindingReaction, ReadFaultKind, RecordKind, SessionExit,
 };
 pub use log::{Index, Log};
 pub use note::{Checkpoint, KeyError, LogKey, LogPublicKey, NoteError};
-pub use ocsf::{Sensitivity, sensitivity};
+pub use ocsf::{Sensitivity, event_fields, event_kinds, sensitivity};
 pub use proof::{Proof, ProofError};
 pub use reader::Reader;
 pub use tiles::{BundleFault, TilePath, parse_bundle};

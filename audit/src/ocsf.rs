@@ -13,9 +13,9 @@ mod sentence;
 use model::observed::{CheckState, ConnectionOutcome, ProcessOutcome};
 use serde_json::{Map, Value, json};
 
-pub use fields::{Sensitivity, sensitivity};
+pub use fields::{Sensitivity, event_fields, event_kinds, sensitivity};
 
-use crate::{Change, Event, EventKind};
+use crate::{Change, Event, EventKind, FindingLevel};
 
 /// The OCSF version whose numbers these are.
 const VERSION: &str = "1.8.0";
@@ -44,6 +44,7 @@ struct Class {
 
 const PROCESS: u32 = 1007;
 const EVENT_LOG: u32 = 1008;
+const FINDING: u32 = 2004;
 const ACCOUNT_CHANGE: u32 = 3001;
 const AUTHENTICATION: u32 = 3002;
 const ENTITY_MANAGEMENT: u32 = 3004;
@@ -97,8 +98,9 @@ pub(crate) fn record(event: &Event) -> Value {
     put("metadata", metadata);
     put("unmapped", unmapped);
     fields.extend(actor(event));
-    // The life of a program, a process and the state of a host come from no endpoint.
-    let placeless = matches!(class.class, LIFECYCLE | PROCESS | CONFIG_STATE);
+    // The life of a program, a process and the state of a host come from no endpoint; of a finding it
+    // is part of the evidence.
+    let placeless = matches!(class.class, LIFECYCLE | PROCESS | CONFIG_STATE | FINDING);
     let peer = event.peer.as_deref().filter(|_| !placeless);
     fields.extend(peer.map(|peer| ("src_endpoint".to_owned(), objects::endpoint(peer))));
     fields.extend(decision(event));
@@ -188,6 +190,10 @@ fn class(event: &Event) -> Class {
         K::RecordChanged { change: Change::Closed, .. } => (API, 4, Informational, true),
         K::AuditRead { .. } => (API, 2, Low, true),
         K::AdminRefused { .. } => (API, 99, Medium, false),
+        // As a status, 1 says of a finding that it is new.
+        K::Finding { level, .. } => (FINDING, 1, severity(*level), true),
+        K::RulesLoaded { .. } => (LIFECYCLE, 99, Low, true),
+        K::RulesRefused { .. } => (LIFECYCLE, 99, High, false),
         K::LogStopped { .. } => (LIFECYCLE, 4, Critical, false),
         K::WitnessRefused { .. } => (LIFECYCLE, 99, Critical, false),
         K::WitnessLagging { .. } => (LIFECYCLE, 99, High, false),
@@ -197,6 +203,16 @@ fn class(event: &Event) -> Class {
         K::SinkRejected { .. } => (LIFECYCLE, 99, High, false),
     };
     Class { class, activity, severity, success }
+}
+
+fn severity(level: FindingLevel) -> Severity {
+    match level {
+        FindingLevel::Informational => Severity::Informational,
+        FindingLevel::Low => Severity::Low,
+        FindingLevel::Medium => Severity::Medium,
+        FindingLevel::High => Severity::High,
+        FindingLevel::Critical => Severity::Critical,
+    }
 }
 
 #[cfg(test)]

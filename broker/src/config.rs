@@ -7,6 +7,8 @@ use certs::TrustDomain;
 use serde::Deserialize;
 use siem::SinkConfig;
 
+use crate::watch::Detection;
+
 /// The configuration as it is first written. Every line that is commented out shows its default.
 pub const FIRST: &str = include_str!("config.toml");
 
@@ -38,6 +40,8 @@ pub struct Config {
     pub diagnose_secs: u64,
     /// The collectors that follow the audit log.
     pub siem: Siem,
+    /// What the audit log is watched for.
+    pub detection: Detection,
     /// The witness that signs the audit log's checkpoints.
     pub witness: Option<Witness>,
 }
@@ -88,6 +92,7 @@ impl Default for Config {
             drain_secs: 5,
             diagnose_secs: 3600,
             siem: Siem::default(),
+            detection: Detection::default(),
             witness: None,
         }
     }
@@ -204,6 +209,9 @@ mod tests {
             "[witness]\nurl = \"http://a:1\"",
             "[witness]\nurl = \"http://a:1\"\nkey = \"k\"\ncertificate = \"c\"",
             "ssh = 1",
+            "[detection]\nlock_person = \"sometimes\"",
+            "[detection]\ncolour = 1",
+            "[[detection.response]]\nrule = \"a\"\nreaction = \"shout\"",
         ] {
             assert!(Config::parse(bad, Path::new("bad")).is_err(), "{bad}");
         }

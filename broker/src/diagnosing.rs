@@ -164,9 +164,10 @@ fn configured(config: &Config) -> Vec<(String, String)> {
         drain_secs,
         diagnose_secs,
         siem,
+        detection,
         witness,
     } = config;
-    let all: [(&str, &dyn std::fmt::Debug); 13] = [
+    let all: [(&str, &dyn std::fmt::Debug); 14] = [
         ("trust_domain", trust_domain),
         ("ssh", ssh),
         ("api", api),
@@ -179,6 +180,7 @@ fn configured(config: &Config) -> Vec<(String, String)> {
         ("drain_secs", drain_secs),
         ("diagnose_secs", diagnose_secs),
         ("siem", siem),
+        ("detection", detection),
         ("witness", witness),
     ];
     all.into_iter().map(|(name, value)| (format!("config.{name}"), format!("{value:?}"))).collect()

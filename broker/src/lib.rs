@@ -17,4 +17,5 @@ pub mod process;
 mod reports;
 pub mod ssh;
 pub mod tls;
+pub mod watch;
 mod witnessing;

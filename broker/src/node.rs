@@ -31,6 +31,7 @@ use crate::private;
 use crate::ssh::admission::AdmissionLimits;
 use crate::ssh::{IssuedBook, Services, SshDoor};
 use crate::tls::{Presented, api_config};
+use crate::watch::Watch;
 use crate::witnessing::Witnessing;
 
 /// The first administrator and the first agent of an empty house.
@@ -131,6 +132,7 @@ impl Node {
             issued: IssuedBook::default(),
             slots: Arc::new(Semaphore::new(config.max_sessions)),
             sinks: Sinks::new(&config.siem.sink),
+            watch: Watch::new(&config.detection),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -177,6 +179,14 @@ impl Node {
                 }
             }
         });
+
+        if config.detection.enabled {
+            let watch = services.watch.clone();
+            let watching =
+                watch.run(config.detection.clone(), gate.clone(), dir.to_owned(), services.stopping.clone());
+            services.tasks.spawn(watching);
+        }
+
         if let Some(witnessing) = witnessing {
             services.tasks.spawn(witnessing.run(gate.clone(), services.stopping.clone()));
         }

@@ -64,6 +64,12 @@ pub enum Command {
     /// Services that need a certificate, such as the SIEM collector.
     #[command(subcommand)]
     Service(Service),
+    /// Decoys: things laid out to be touched by whoever should not.
+    #[command(subcommand)]
+    Decoy(Decoy),
+    /// Rules of detection: check a folder of them, list them.
+    #[command(subcommand)]
+    Rules(Rules),
     /// Read an audit log offline: verify it, follow it, prove an entry.
     #[command(subcommand)]
     Audit(Audit),
@@ -172,6 +178,57 @@ pub struct Put {
     pub name: Option<String>,
 }
 
+/// `decoy …`
+#[derive(Debug, Subcommand)]
+pub enum Decoy {
+    /// Make something a decoy. Touching it is a finding, and locks whoever does, as configured.
+    Add {
+        /// What sort of thing it is.
+        kind: DecoyKind,
+        /// An IP address; a public key file, or a fingerprint SHA256:…; a stored file obj:… or a
+        /// dataset ds:….
+        what: String,
+        /// Where it was laid out, for those who will have to find it again.
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// List decoys. Only security staff may know of them.
+    List,
+    /// Make a decoy an ordinary thing again.
+    Remove {
+        /// Its identifier, decoy:….
+        decoy: String,
+    },
+}
+
+/// What sort of thing a decoy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum DecoyKind {
+    /// An IP address to which nothing connects.
+    Address,
+    /// A key with which nobody comes.
+    Key,
+    /// A stored file or a dataset that nobody needs to open.
+    Object,
+}
+
+/// `rules …`
+#[derive(Debug, Subcommand)]
+pub enum Rules {
+    /// Read a folder of Sigma rules as a node would, together with those that Sekisho comes with.
+    ///
+    /// Exit code 0: they can be used. 1: they would be refused, with the file, the line and the reason.
+    Check {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// List the rules that Sekisho comes with, and those of a folder.
+    List {
+        /// A folder of one's own.
+        folder: Option<PathBuf>,
+    },
+}
+
 /// `person …`
 #[derive(Debug, Subcommand)]
 pub enum Person {
@@ -198,6 +255,11 @@ pub enum Person {
         /// Why; it is recorded, and shown to the person.
         #[arg(long)]
         reason: String,
+    },
+    /// Let a locked person in again.
+    Unlock {
+        /// Who.
+        person: String,
     },
     /// List people.
     List,

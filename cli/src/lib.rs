@@ -15,6 +15,7 @@ mod home;
 mod login;
 mod put;
 mod records;
+mod rules;
 mod search;
 mod shell;
 mod sshconf;
@@ -79,6 +80,7 @@ pub async fn run(around: &Surroundings, cli: Cli) -> Result<(), Fault> {
         Command::Login(args) => login::login(around, &home()?, args).await,
         Command::Ssh(args) => shell::ssh(around, &home()?, args).await,
         Command::Put(args) => put::put(around, &home()?, args).await,
+        Command::Rules(command) => rules::rules(around, command),
         Command::Audit(command) => trail::audit(around, command).await,
         Command::Status(args) => status::status(around, &home, args).await,
         command => records::records(around, &home()?, command).await,

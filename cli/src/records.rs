@@ -2,12 +2,12 @@ use std::path::Path;
 
 use certs::x509::KeyPair;
 use data_encoding::BASE64;
-use model::{AgentId, DatasetId, GrantId, PersonId, RoleId, StudyId, Timestamp};
+use model::{AgentId, DatasetId, DecoyId, GrantId, PersonId, RoleId, StudyId, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::{Api, TokenAnswer, printable};
-use crate::args::{Agent, Command, Dataset, Grant, Member, Object, Person, Service, Study};
+use crate::args::{Agent, Command, Dataset, Decoy, DecoyKind, Grant, Member, Object, Person, Service, Study};
 use crate::fault::{Fault, Message};
 use crate::home::{self, Home, Mode, bad_file};
 use crate::{Surroundings, login, say, table};
@@ -44,6 +44,7 @@ enum Then {
     Say(Message),
     Grant { study: StudyId, dataset: DatasetId, until: Timestamp },
     Token { subject: String, person: Option<PersonId> },
+    Decoy,
     List,
 }
 
@@ -69,6 +70,21 @@ fn ask(command: &Command) -> Result<Option<Ask>, Fault> {
             let id = login::person_id(person)?;
             let path = format!("/v1/people/{id}/lock");
             post(path, json!({"reason": reason}), Then::Say(say!(LockedOut, person = id)))
+        }
+        Command::Person(Person::Unlock { person }) => {
+            let id = login::person_id(person)?;
+            let path = format!("/v1/people/{id}/unlock");
+            post(path, json!({}), Then::Say(say!(LetIn, person = id)))
+        }
+        Command::Decoy(Decoy::List) => list("/v1/decoys"),
+        Command::Decoy(Decoy::Add { kind, what, note }) => {
+            let body = json!({"kind": decoy_kind(*kind), "what": decoy_value(*kind, what)?, "note": note});
+            post("/v1/decoys".to_owned(), body, Then::Decoy)
+        }
+        Command::Decoy(Decoy::Remove { decoy }) => {
+            let id = id(decoy, DecoyId::PREFIX, DecoyId::from_name)?;
+            let path = format!("/v1/decoys/{id}/remove");
+            post(path, json!({}), Then::Say(say!(DecoyRemoved, decoy = id)))
         }
         Command::Study(Study::List) => list("/v1/studies"),
         Command::Study(Study::Create { study, title, purposes, until }) => {
@@ -118,6 +134,7 @@ fn ask(command: &Command) -> Result<Option<Ask>, Fault> {
         }
         // The others are not about records, or were dealt with before.
         Command::Service(_)
+        | Command::Rules(_)
         | Command::Up(_)
         | Command::Login(_)
         | Command::Ssh(_)
@@ -127,9 +144,35 @@ fn ask(command: &Command) -> Result<Option<Ask>, Fault> {
     }))
 }
 
+fn decoy_kind(kind: DecoyKind) -> &'static str {
+    match kind {
+        DecoyKind::Address => "address",
+        DecoyKind::Key => "key",
+        DecoyKind::Object => "object",
+    }
+}
+
+/// A key may be named by the file of its public half.
+fn decoy_value(kind: DecoyKind, what: &str) -> Result<String, Fault> {
+    /// More than any public key.
+    const KEY_MAX: u64 = 64 << 10;
+    if kind != DecoyKind::Key || what.starts_with("SHA256:") || what.starts_with("ssh-") {
+        return Ok(what.to_owned());
+    }
+    let mut line = String::new();
+    std::fs::File::open(what)
+        .and_then(|file| std::io::Read::read_to_string(&mut std::io::Read::take(file, KEY_MAX), &mut line))
+        .map_err(|error| Fault::failed("no_key", say!(NoDecoyKey, path = what)).because(&error))?;
+    Ok(line.trim().to_owned())
+}
+
 fn tell(around: &Surroundings, api: &Api, then: Then, answer: &Value) -> Result<(), Fault> {
     match then {
         Then::Say(said) => around.print(&said),
+        Then::Decoy => {
+            let decoy = printable(answer["decoy"].as_str().unwrap_or("decoy"));
+            around.print(&say!(DecoyAdded, decoy = decoy));
+        }
         Then::Grant { study, dataset, until } => {
             let grant = printable(answer["grant"].as_str().unwrap_or("grant"));
             around.print(&say!(Granted, grant = grant, study = study, dataset = dataset, until = until));

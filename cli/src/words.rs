@@ -134,6 +134,15 @@ words! {
     Added: "{person} is now {role} in {study}" | "{person} は {study} の {role} になりました";
     Granted: "{grant}: {study} may use {dataset} until {until}" | "{grant}: {study} は {until} まで {dataset} を利用できます";
     Revoked: "{grant} revoked; sessions that rested on it are ended" | "{grant} を取り消し、これによるセッションを終了しました";
+    LetIn: "{person} may come in again" | "{person} のロックを解除しました";
+    DecoyAdded: "{decoy}: touching it is a finding from now on" | "{decoy}: 以後、触れれば検知されます";
+    DecoyRemoved: "{decoy} is an ordinary thing again" | "{decoy} をおとりから外しました";
+    NoDecoyKey: "the public key {path} cannot be read" | "公開鍵 {path} を読めません";
+    RulesGood: "{rules} rules of {files} files can be used, beside {builtin} that Sekisho comes with (set {set})"
+        | "{files} 個のファイルの規則 {rules} 件は使用できます（ほかに標準の規則 {builtin} 件、セット {set}）";
+    RulesBad: "the rules would be refused" | "この規則は受け付けられません";
+    RulesBadTodo: "mend that file; a node that runs keeps the rules it has" | "ファイルを修正してください。稼働中のノードは現在の規則を使い続けます";
+    NoRules: "there is no folder {folder}" | "フォルダー {folder} がありません";
     LockedOut: "{person} is locked out; their sessions are ended" | "{person} をロックし、セッションを終了しました";
     TokenMade: "one-time token for {subject} (hand it over by a safe way; it is shown only now):" | "{subject} 用のワンタイムトークン（安全な方法で渡してください。表示は今回限りです）:";
     TokenUse: "they run: sekisho login --api {api} --person {name} --token TOKEN" | "相手の操作: sekisho login --api {api} --person {name} --token トークン";

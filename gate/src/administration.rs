@@ -151,6 +151,19 @@ impl Gate {
         .await
     }
 
+    /// Lets a locked person in again.
+    pub async fn unlock_person(&self, entry: &Entry, person: &PersonId) -> Result<(), Refusal> {
+        let what = (RecordKind::Person, person.to_string(), Change::Updated);
+        self.admit(entry, AdminAction::LockPerson, what).await?;
+        let (gate, entry, person) = (self.clone(), entry.clone(), person.clone());
+        self.to_the_end(async move {
+            gate.inner.store.unlock_person(&person).await.map_err(|e| Refusal::store(&e))?;
+            gate.record(&gate.happened_to(&entry, EventKind::PersonUnlocked { subject: person })).await?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Registers a study that the committee approved.
     pub async fn create_study(&self, entry: &Entry, new: NewStudy) -> Result<(), Refusal> {
         for purpose in &new.purposes {
@@ -389,6 +402,9 @@ impl Gate {
     }
 
     async fn create_person(&self, new: NewPerson) -> Result<(), Refusal> {
+        if new.person.name() == crate::findings::DETECTION {
+            return Err(Refusal::malformed("This name stands for the house itself in records."));
+        }
         let person = store::Person {
             id: new.person,
             display_name: new.name,
@@ -419,7 +435,7 @@ impl Gate {
         Ok(token.to_text().to_string())
     }
 
-    async fn admit(
+    pub(crate) async fn admit(
         &self,
         entry: &Entry,
         action: AdminAction,
@@ -443,7 +459,7 @@ impl Gate {
         Ok(Permit::mint(Administer, self.record(&event).await?, lease))
     }
 
-    async fn may(&self, entry: &Entry, action: AdminAction) -> Result<(Basis, u64), Refusal> {
+    pub(crate) async fn may(&self, entry: &Entry, action: AdminAction) -> Result<(Basis, u64), Refusal> {
         let records =
             facts::of_person(&self.inner.store, &entry.person).await.map_err(|e| Refusal::store(&e))?;
         let request = Request {

@@ -17,9 +17,11 @@
 //! epoch and is decided again.
 
 mod administration;
+mod decoys;
 mod deposits;
 mod events;
 mod facts;
+mod findings;
 mod identity;
 mod leases;
 mod live;
@@ -39,6 +41,7 @@ use signer::SignerClient;
 pub use administration::{
     FirstTokens, NewDataset, NewGrant, NewPerson, NewStudy, Records, ServiceCertificate,
 };
+pub use decoys::NewDecoy;
 pub use deposits::Deposit;
 pub use identity::{AgentAnswer, Authorities, LoginAnswer, LoginRequest};
 pub use leases::EndCause;
@@ -94,6 +97,7 @@ struct Inner {
     policies: ArcSwap<PolicySet>,
     leases: Leases,
     tallies: events::Tallies,
+    decoys: tokio::sync::watch::Sender<Arc<Vec<store::Decoy>>>,
     live: live::Live,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -171,6 +175,7 @@ impl Gate {
     pub async fn new(on: Foundations) -> Result<Gate, GateError> {
         let snapshot = on.store.policy_snapshot().await?;
         let set = PolicySet::build(snapshot.epoch, &snapshot.memberships, &snapshot.grants)?;
+        let decoys = Arc::new(on.store.decoys().await?);
         let gate = Gate {
             inner: Arc::new(Inner {
                 store: on.store,
@@ -180,6 +185,7 @@ impl Gate {
                 policies: ArcSwap::from_pointee(set),
                 leases: Leases::default(),
                 tallies: events::Tallies::default(),
+                decoys: tokio::sync::watch::Sender::new(decoys),
                 live: live::Live::default(),
                 clock: on.clock,
                 entropy: on.entropy,

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit::{EventKind, Log, LogKey, SessionExit};
+use audit::{EventKind, FindingReaction, Log, LogKey, SessionExit};
 use certs::TrustDomain;
 use certs::ticket::{Order, TicketKey, open};
 use certs::x509::{CaCertificate, CertificateAuthority, KeyPair, LeafRequest};
@@ -393,4 +393,101 @@ async fn what_was_left_open_is_closed_at_the_next_start() {
     }
     // The name of the deposit that was never finished is free again.
     again.deposit(&entry("admin"), &dataset("cancer"), "half.bam", &agent()).await.unwrap();
+}
+
+/// A finding about `name`, in this session.
+fn finding(name: &str, session: Option<&model::SessionId>, reaction: FindingReaction) -> audit::Event {
+    let kind = EventKind::Finding {
+        rule: "r".to_owned(),
+        name: None,
+        title: "t".to_owned(),
+        title_ja: None,
+        level: audit::FindingLevel::Critical,
+        tags: Vec::new(),
+        evidence: vec![1],
+        observed: NOON,
+        proven: true,
+        decoy: None,
+        repeated: 0,
+        reaction,
+    };
+    audit::Event {
+        person: Some(person(name)),
+        session: session.cloned(),
+        study: Some(study("brca")),
+        ..audit::Event::new(NOON, kind)
+    }
+}
+
+#[tokio::test]
+async fn a_finding_ends_and_locks_only_whom_it_is_about() {
+    let house = house().await;
+    house.grant(600).await;
+    let permit = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap();
+    let session = permit.action().session.clone();
+    let locked = async |name: &str| {
+        let found = house.store.person(&person(name)).await.unwrap().unwrap();
+        matches!(found.state, store::PersonState::Locked { .. })
+    };
+    let answer = async |event: audit::Event| house.gate.answer_finding(event).await.unwrap();
+
+    // Somebody else's session, or a finding that does not prove who acted: recorded, and that is all.
+    assert_eq!(answer(finding("admin", Some(&session), FindingReaction::LockPerson)).await, 0);
+    let mut unproven = finding("alice", Some(&session), FindingReaction::LockPerson);
+    let EventKind::Finding { proven, .. } = &mut unproven.kind else { unreachable!() };
+    *proven = false;
+    assert_eq!(answer(unproven).await, 0);
+    assert_eq!(answer(finding("alice", Some(&session), FindingReaction::None)).await, 0);
+    assert!(!locked("admin").await && !locked("alice").await);
+
+    assert_eq!(answer(finding("alice", Some(&session), FindingReaction::EndSession)).await, 1);
+    let end = permit.ended().await;
+    assert_eq!(end.cause, audit::EndCause::Finding);
+    assert!(!locked("alice").await);
+
+    let again = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap();
+    let session = again.action().session.clone();
+    assert_eq!(answer(finding("alice", Some(&session), FindingReaction::LockPerson)).await, 2);
+    assert!(locked("alice").await);
+    assert!(house.gate.open_session(&entry("alice"), &knock("brca")).await.is_err());
+    // A second finding finds her locked already.
+    answer(finding("alice", Some(&session), FindingReaction::LockPerson)).await;
+
+    assert!(house.gate.unlock_person(&entry("alice"), &person("alice")).await.is_err());
+    house.gate.unlock_person(&entry("admin"), &person("alice")).await.unwrap();
+    assert!(!locked("alice").await);
+    house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap();
+
+    let reserved = NewPerson { person: person("sekisho-detection"), name: String::new(), roles: Vec::new() };
+    assert!(house.gate.enrol_person(&entry("admin"), reserved).await.is_err());
+}
+
+#[tokio::test]
+async fn decoys_are_for_security_staff_and_the_log_does_not_tell_them() {
+    let house = house().await;
+    house.grant(600).await;
+    let decoy = |what: &str| gate::NewDecoy {
+        kind: if what.starts_with("ds:") { store::DecoyKind::Object } else { store::DecoyKind::Address },
+        what: what.to_owned(),
+        note: "in the image".to_owned(),
+    };
+    let mut force = house.gate.decoys_in_force();
+    assert!(house.gate.add_decoy(&entry("alice"), decoy("192.0.2.66")).await.is_err());
+    assert!(house.gate.decoys(&entry("alice")).await.is_err());
+    let id = house.gate.add_decoy(&entry("admin"), decoy("192.0.2.66")).await.unwrap();
+    assert!(force.has_changed().unwrap());
+    assert_eq!(force.borrow_and_update()[0].what, "192.0.2.66");
+    // The same thing twice, and a dataset that is not there.
+    assert!(house.gate.add_decoy(&entry("admin"), decoy("192.0.2.66")).await.is_err());
+    assert!(house.gate.add_decoy(&entry("admin"), decoy("ds:nowhere")).await.is_err());
+    assert_eq!(house.gate.decoys(&entry("admin")).await.unwrap().len(), 1);
+    let log = house.gate.log();
+    let entries = log.read(0, 10_000).unwrap();
+    let told: Vec<String> =
+        entries.iter().map(|(_, entry)| String::from_utf8_lossy(entry).into_owned()).collect();
+    assert!(told.iter().any(|entry| entry.contains(id.as_str())));
+    assert!(!told.iter().any(|entry| entry.contains("192.0.2.66") || entry.contains("in the image")));
+    house.gate.remove_decoy(&entry("admin"), &id).await.unwrap();
+    assert!(force.borrow_and_update().is_empty());
+    assert!(house.gate.remove_decoy(&entry("admin"), &id).await.is_err());
 }

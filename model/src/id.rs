@@ -129,6 +129,8 @@ ids! {
     AgentId = "agent:";
     /// One of the places where shares lie.
     BackendId = "backend:";
+    /// A thing laid out to be touched by whoever should not.
+    DecoyId = "decoy:";
     /// A signed, short-lived order from the gate to an agent.
     TicketId = "tick:";
 }

@@ -17,6 +17,6 @@ pub mod observed;
 pub use clock::{Clock, ManualClock, Timestamp, TimestampError};
 pub use entropy::{Entropy, EntropyError, SeededEntropy};
 pub use id::{
-    AgentId, BackendId, DatasetId, GrantId, IdError, ObjectId, PersonId, RoleId, SessionId, StudyId,
+    AgentId, BackendId, DatasetId, DecoyId, GrantId, IdError, ObjectId, PersonId, RoleId, SessionId, StudyId,
     TicketId, WorkspaceId,
 };

@@ -46,7 +46,7 @@ pub enum AdminAction {
     CreateDataset,
     /// To record a person, their roles in the programme, and a token for their first login.
     EnrolPerson,
-    /// To lock a person out at once.
+    /// To lock a person out at once, or to let a locked one in again.
     LockPerson,
     /// To add a person to a study, or remove one.
     AddMember,
@@ -60,13 +60,15 @@ pub enum AdminAction {
     IssueService,
     /// To read the audit log.
     ReadAudit,
+    /// To lay out decoys, and to know of them.
+    ManageDecoys,
     /// To list the programme's records.
     ListRecords,
 }
 
 impl AdminAction {
     /// Every one of them, in the order of the authorisation matrix.
-    pub const ALL: [AdminAction; 11] = [
+    pub const ALL: [AdminAction; 12] = [
         AdminAction::CreateStudy,
         AdminAction::CreateDataset,
         AdminAction::EnrolPerson,
@@ -77,6 +79,7 @@ impl AdminAction {
         AdminAction::EnrolAgent,
         AdminAction::IssueService,
         AdminAction::ReadAudit,
+        AdminAction::ManageDecoys,
         AdminAction::ListRecords,
     ];
 }
@@ -107,6 +110,7 @@ impl Action {
                 AdminAction::EnrolAgent => "enrol-agent",
                 AdminAction::IssueService => "issue-service",
                 AdminAction::ReadAudit => "read-audit",
+                AdminAction::ManageDecoys => "manage-decoys",
                 AdminAction::ListRecords => "list-records",
             },
         }
@@ -126,6 +130,7 @@ impl Action {
                 AdminAction::EnrolAgent => "agent",
                 AdminAction::IssueService => "service",
                 AdminAction::ReadAudit => "audit",
+                AdminAction::ManageDecoys => "decoy",
                 AdminAction::ListRecords => "records",
             },
         }

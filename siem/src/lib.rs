@@ -18,6 +18,7 @@
 mod config;
 mod connection;
 mod cursor;
+pub mod detect;
 mod feed;
 mod file;
 mod http;

@@ -3,6 +3,7 @@
 use model::metrics::{Exposition, Kind};
 
 use crate::Status;
+use crate::detect::{Level, WatchStatus};
 
 /// Adds the figures of all sinks, by name.
 pub fn expose<'a>(sinks: impl IntoIterator<Item = (&'a str, &'a Status)> + Clone, to: &mut Exposition) {
@@ -43,6 +44,41 @@ pub fn expose<'a>(sinks: impl IntoIterator<Item = (&'a str, &'a Status)> + Clone
         "Events that the collector will never take.",
         |s| s.rejected,
     );
+}
+
+/// Adds the figures of detection.
+pub fn expose_detection(status: &WatchStatus, rules: usize, to: &mut Exposition) {
+    let mut findings =
+        to.family("sekisho_detection_findings_total", Kind::Counter, "Findings since the start.");
+    for (level, count) in Level::ALL.into_iter().zip(status.findings) {
+        findings.sample(&[("level", level.code())], count as f64);
+    }
+    let mut single = |name, kind, help, value| to.single(name, kind, help, value);
+    single(
+        "sekisho_detection_unsaid_total",
+        Kind::Counter,
+        "Findings not recorded, since the same had been or strangers caused too many.",
+        status.unsaid as f64,
+    );
+    single(
+        "sekisho_detection_events_total",
+        Kind::Counter,
+        "Events judged since the start.",
+        status.evaluated as f64,
+    );
+    single(
+        "sekisho_detection_seconds_total",
+        Kind::Counter,
+        "Time spent on reading and judging them.",
+        status.micros as f64 / 1e6,
+    );
+    single(
+        "sekisho_detection_lag_events",
+        Kind::Gauge,
+        "Events in the log that are not judged yet.",
+        status.lag as f64,
+    );
+    single("sekisho_detection_rules", Kind::Gauge, "Rules in force that make findings.", rules as f64);
 }
 
 #[cfg(test)]

@@ -106,6 +106,15 @@ table! { session = "session" {
     outcome: Option<String>,
 } }
 
+table! { decoy = "decoy" {
+    #[sea_orm(primary_key, auto_increment = false)] id: String,
+    kind: String,
+    what: String,
+    note: String,
+    added_at: i64,
+    added_by: String,
+} }
+
 table! {
     /// One row: the number of the state of everything that policy depends on.
     policy_epoch = "policy_epoch" {

@@ -19,8 +19,8 @@ mod text;
 
 pub use error::{OpenError, StoreError, TakeError};
 pub use records::{
-    Agent, AgentState, Dataset, DeviceKey, DeviceKeyState, EnrolmentToken, Grant, GrantState, Object,
-    ObjectState, Person, PersonState, PolicySnapshot, Session, SessionState, Study, StudyState, TokenSubject,
-    TransitionError,
+    Agent, AgentState, Dataset, Decoy, DecoyKind, DeviceKey, DeviceKeyState, EnrolmentToken, Grant,
+    GrantState, Object, ObjectState, Person, PersonState, PolicySnapshot, Session, SessionState, Study,
+    StudyState, TokenSubject, TransitionError,
 };
 pub use store::Store;

@@ -46,6 +46,11 @@ const STEPS: &[&[&str]] = &[&[
         study TEXT NOT NULL REFERENCES study (id), agent TEXT NOT NULL REFERENCES agent (id),
         opened BIGINT NOT NULL, closed_at BIGINT, outcome TEXT)",
     "CREATE INDEX session_open ON session (opened) WHERE closed_at IS NULL",
+], &[
+    "CREATE TABLE decoy (
+        id TEXT PRIMARY KEY, kind TEXT NOT NULL CHECK (kind IN ('address', 'key', 'object')),
+        what TEXT NOT NULL UNIQUE, note TEXT NOT NULL, added_at BIGINT NOT NULL,
+        added_by TEXT NOT NULL REFERENCES person (id))",
 ]];
 
 /// Brings a database to the latest version, each step in a transaction of its own; a database of a

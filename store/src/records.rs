@@ -1,7 +1,9 @@
 //! The records as plain values. States are enums; a change of state is a method that refuses what
 //! cannot follow.
 
-use model::{AgentId, DatasetId, GrantId, ObjectId, PersonId, RoleId, SessionId, StudyId, Timestamp};
+use model::{
+    AgentId, DatasetId, DecoyId, GrantId, ObjectId, PersonId, RoleId, SessionId, StudyId, Timestamp,
+};
 use policy::{GrantRule, Grantee, Membership};
 use serde::Serialize;
 
@@ -379,4 +381,49 @@ fn hex<S: serde::Serializer>(bytes: &[u8; 32], to: S) -> Result<S::Ok, S::Error>
 
 pub(crate) fn hex_digits(bytes: &[u8; 32]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Something laid out to be touched by whoever should not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Decoy {
+    /// Its identifier, by which the log calls it: it says nothing about what it is.
+    pub id: DecoyId,
+    /// What sort of thing it is.
+    pub kind: DecoyKind,
+    /// What it is: an IP address, the fingerprint of a key, a stored file or a dataset.
+    pub what: String,
+    /// Where it was laid out, for those who will have to find it again.
+    pub note: String,
+    /// Since when.
+    pub added_at: Timestamp,
+    /// By whom.
+    pub added_by: PersonId,
+}
+
+/// What sort of thing a decoy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DecoyKind {
+    /// An IP address.
+    Address,
+    /// A key.
+    Key,
+    /// A stored file or a dataset.
+    Object,
+}
+
+impl DecoyKind {
+    /// The stable word that stands for it.
+    pub const fn code(self) -> &'static str {
+        match self {
+            DecoyKind::Address => "address",
+            DecoyKind::Key => "key",
+            DecoyKind::Object => "object",
+        }
+    }
+
+    /// The kind of that word.
+    pub fn from_code(code: &str) -> Option<DecoyKind> {
+        [DecoyKind::Address, DecoyKind::Key, DecoyKind::Object].into_iter().find(|kind| kind.code() == code)
+    }
 }

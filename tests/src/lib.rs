@@ -8,6 +8,7 @@ pub mod measure;
 pub mod node;
 pub mod plaintext;
 pub mod story;
+pub mod watched;
 
 /// The folder of the public data that comes with the sources.
 pub fn data() -> PathBuf {

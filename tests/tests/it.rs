@@ -28,6 +28,23 @@ fn the_story_holds() -> Result<()> {
     Ok(())
 }
 
+/// From the event to the end of the ssh client, on a real node.
+#[test]
+fn needs_root_a_touched_decoy_ends_the_session_within_a_second() -> Result<()> {
+    let dir = folder("decoy")?;
+    let mut took = tests::watched::touch_decoys(&dir, &tests::data().join("NA12878.chr22.tiny.bam"))?;
+    took.sort_unstable();
+    println!(
+        "event to disconnect: median {} ms, longest {} ms of {}",
+        took[took.len() / 2],
+        took[took.len() - 1],
+        took.len()
+    );
+    ensure!(took.iter().all(|ms| *ms < 1000), "it took {took:?} ms");
+    std::fs::remove_dir_all(&dir)?;
+    Ok(())
+}
+
 /// Kills each process in turn, and the whole node, with SIGKILL: nothing acknowledged is lost, and
 /// the node goes on.
 #[test]

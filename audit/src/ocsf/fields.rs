@@ -36,6 +36,17 @@ pub fn sensitivity(code: &str, path: &[&str]) -> Sensitivity {
     }
 }
 
+/// The name of every kind of event, as it stands in `metadata.event_code`.
+pub fn event_kinds() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().copied()
+}
+
+/// What events of this kind say under `unmapped`, beside what all of them may say there: `kind`,
+/// `study`, `device` and `decision`.
+pub fn event_fields(code: &str) -> impl Iterator<Item = &'static str> {
+    of_kind(code).iter().map(|(name, _)| *name)
+}
+
 fn of_ocsf(path: &[&str]) -> Sensitivity {
     match path {
         [
@@ -56,6 +67,7 @@ fn of_ocsf(path: &[&str]) -> Sensitivity {
         // Of a process its number, which the host gives anew all the time.
         [.., "process" | "parent_process", "pid"] | [.., "file", "type_id"] => Public,
         ["connection_info", ..] | ["launch_type_id" | "log_name" | "count"] => Public,
+        ["finding_info", ..] | ["is_alert"] => Public,
         ["assessments", "meets_criteria"] => Public,
         ["assessments", ..] => Internal,
         // `message`, `status_detail`, `actor.user`, addresses, names, identifiers of things that
@@ -74,6 +86,8 @@ macro_rules! classed {
                 _ => &[],
             }
         }
+
+        const KINDS: &[&str] = &[$($code),*];
 
         const _: fn(&EventKind) -> &'static str = |kind| match kind {
             $(EventKind::$kind { $($field: _),* } => $code,)*
@@ -154,6 +168,13 @@ classed! {
     "record_changed" RecordChanged { record: Public, id: Personal, change: Public }
     "audit_read" AuditRead { what: Internal }
     "admin_refused" AdminRefused { action: Public, code: Public, reason: Personal }
+    "finding" Finding {
+        rule: Public, name: Public, title: Public, title_ja: Public, level: Public, tags: Public,
+        evidence: Public, observed: Public, proven: Public, decoy: Internal, repeated: Public,
+        reaction: Public
+    }
+    "rules_loaded" RulesLoaded { set: Public, rules: Public, source: Internal }
+    "rules_refused" RulesRefused { set: Public, file: Internal, line: Public, reason: Internal }
     "log_stopped" LogStopped { reason: Internal }
     "witness_lagging" WitnessLagging { witness: Internal, lag: Public, last_error: Internal }
     "witness_recovered" WitnessRecovered { witness: Internal }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::parts::{OTHER, SELF, bucket, device};
 use super::{API, AUTHENTICATION, DATASTORE, PROCESS, SSH, observed};
-use crate::{Event, EventKind};
+use crate::{Event, EventKind, FindingReaction};
 
 /// Puts in what the class of the event requires, and the objects it is about.
 pub(super) fn complete(event: &Event, class: u32, fields: &mut Map<String, Value>) {
@@ -14,6 +14,14 @@ pub(super) fn complete(event: &Event, class: u32, fields: &mut Map<String, Value
         fields.insert(name.to_owned(), value);
     }
     observed::complete(&event.kind, fields);
+    if let EventKind::Finding { reaction, .. } = &event.kind {
+        // As an action and as a disposition: observed and detected, or denied and blocked.
+        let (action, disposition) = if *reaction == FindingReaction::None { (3, 15) } else { (2, 2) };
+        fields.entry("action_id").or_insert_with(|| json!(action));
+        fields.entry("disposition_id").or_insert_with(|| json!(disposition));
+        let peer = event.peer.as_deref().map(|peer| json!([{ "src_endpoint": endpoint(peer) }]));
+        fields.extend(peer.map(|evidence| ("evidences".to_owned(), evidence)));
+    }
     if matches!(class, API | DATASTORE | PROCESS) {
         fields.entry("actor").or_insert_with(|| json!({ "app_name": SELF }));
     }
@@ -112,6 +120,15 @@ fn about(event: &Event) -> Vec<(&'static str, Value)> {
         K::AdminRefused { action, .. } => {
             vec![("api", json!({ "operation": action })), ("activity_name", json!("Refused"))]
         }
+        K::Finding { rule, title, tags, evidence, observed, .. } => {
+            finding(rule, title, tags, evidence, *observed)
+        }
+        K::RulesLoaded { .. } => {
+            vec![("app", json!({ "name": "detection" })), ("activity_name", json!("Rules loaded"))]
+        }
+        K::RulesRefused { .. } => {
+            vec![("app", json!({ "name": "detection" })), ("activity_name", json!("Rules refused"))]
+        }
         K::LogStopped { .. } => vec![("app", json!({ "name": "audit log" }))],
         K::WitnessLagging { witness, .. } => {
             vec![("app", json!({ "name": witness })), ("activity_name", json!("Lagging"))]
@@ -132,6 +149,37 @@ fn about(event: &Event) -> Vec<(&'static str, Value)> {
             vec![("app", json!({ "name": sink })), ("activity_name", json!("Recovered"))]
         }
     }
+}
+
+fn finding(
+    rule: &str,
+    title: &str,
+    tags: &[String],
+    evidence: &[u64],
+    observed: model::Timestamp,
+) -> Vec<(&'static str, Value)> {
+    /// OCSF's number for an analytic that is a rule.
+    const RULE: u8 = 1;
+    let trigger = evidence.last().copied().unwrap_or_default();
+    let technique = |tag: &String| {
+        let uid = tag.strip_prefix("attack.t")?;
+        uid.starts_with(|c: char| c.is_ascii_digit())
+            .then(|| json!({ "technique": { "uid": format!("T{uid}") } }))
+    };
+    let attacks: Vec<Value> = tags.iter().filter_map(technique).collect();
+    let related: Vec<Value> = evidence.iter().map(|index| json!({ "uid": index.to_string() })).collect();
+    let mut info = json!({
+        "uid": format!("{rule}@{trigger}"),
+        "title": title,
+        "analytic": { "type_id": RULE, "uid": rule, "name": title },
+        "related_events": related,
+        "last_seen_time": observed.as_millis(),
+    });
+    if !attacks.is_empty() {
+        info["attacks"] = json!(attacks);
+    }
+
+    vec![("finding_info", info), ("is_alert", json!(true))]
 }
 
 fn access(user: Value, grant: &model::GrantId, dataset: &model::DatasetId) -> Vec<(&'static str, Value)> {

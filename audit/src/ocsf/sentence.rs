@@ -2,7 +2,7 @@
 
 use model::observed::{ProcessOutcome, ReadPhase};
 
-use crate::EventKind;
+use crate::{EventKind, FindingReaction};
 
 pub(crate) fn sentence(kind: &EventKind) -> String {
     use EventKind as K;
@@ -91,6 +91,20 @@ pub(crate) fn sentence(kind: &EventKind) -> String {
         K::RecordChanged { record, id, change } => format!("{} {id} {}", record.code(), change.code()),
         K::AuditRead { what } => format!("entries of the audit log were read: {what}"),
         K::AdminRefused { action, code, reason } => format!("{action} refused ({code}): {reason}"),
+        K::Finding { title, level, evidence, reaction: FindingReaction::None, .. } => {
+            format!("{} finding: {title} (events {})", level.code(), numbers(evidence))
+        }
+        K::Finding { title, level, evidence, reaction, .. } => {
+            let done = reaction.code();
+            format!("{} finding: {title} (events {}); {done}", level.code(), numbers(evidence))
+        }
+        K::RulesLoaded { set, rules, source } => {
+            format!("{rules} rules of detection in force, set {set} from {source}")
+        }
+        K::RulesRefused { set, file, line, reason } => {
+            let line = line.map(|line| format!(":{line}")).unwrap_or_default();
+            format!("rules of detection refused, set {set} stays: {file}{line}: {reason}")
+        }
         K::LogStopped { reason } => format!("the audit log stopped: {reason}"),
         K::WitnessLagging { witness, lag, last_error } => {
             format!("{witness} has not signed the last {lag} events: {last_error}")
@@ -107,4 +121,8 @@ pub(crate) fn sentence(kind: &EventKind) -> String {
 
 fn at(address: &str, port: Option<u16>) -> String {
     port.map_or_else(|| address.to_owned(), |port| format!("{address} port {port}"))
+}
+
+fn numbers(all: &[u64]) -> String {
+    all.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
 }

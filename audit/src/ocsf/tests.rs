@@ -10,8 +10,8 @@ use model::{ManualClock, SeededEntropy, Timestamp};
 
 use super::*;
 use crate::{
-    AuthFault, CertificateKind, ChannelKind, DecisionRecord, Door, EndCause, Log, LogKey, Options,
-    ReadFaultKind, RecordKind, SessionExit,
+    AuthFault, CertificateKind, ChannelKind, DecisionRecord, Door, EndCause, FindingLevel, FindingReaction,
+    Log, LogKey, Options, ReadFaultKind, RecordKind, SessionExit,
 };
 
 const AT: Timestamp = Timestamp::from_millis(1_790_000_000_007);
@@ -25,6 +25,20 @@ fn kinds() -> Vec<EventKind> {
     let (object, dataset) = (|| "obj:o1".parse().unwrap(), || "ds:cohort-a".parse().unwrap());
     let (workspace, grant) = (|| "ws:brca-alice".parse().unwrap(), || "grant:g1".parse().unwrap());
     let record = |change| K::RecordChanged { record: RecordKind::Person, id: "u:alice".to_owned(), change };
+    let finding = |level, reaction| K::Finding {
+        rule: "6a4a1f8e-0000-4000-8000-000000000000".to_owned(),
+        name: Some("decoy_touched".to_owned()),
+        title: "A decoy was touched".to_owned(),
+        title_ja: Some("おとりに触れた".to_owned()),
+        level,
+        tags: vec!["attack.t1046".to_owned(), "attack.t1552.004".to_owned(), "attack.discovery".to_owned()],
+        evidence: vec![7, 41],
+        observed: AT,
+        proven: true,
+        decoy: Some("decoy:1".to_owned()),
+        repeated: 2,
+        reaction,
+    };
     let closed = |exit| K::SessionClosed {
         exit,
         bytes_in: 1,
@@ -189,6 +203,10 @@ fn kinds() -> Vec<EventKind> {
             code: "not-committee".to_owned(),
             reason: text(),
         },
+        finding(FindingLevel::Critical, FindingReaction::LockPerson),
+        finding(FindingLevel::Low, FindingReaction::None),
+        K::RulesLoaded { set: "00ff".to_owned(), rules: 30, source: "rules".to_owned() },
+        K::RulesRefused { set: "00ff".to_owned(), file: "a.yml".to_owned(), line: Some(3), reason: text() },
         K::LogStopped { reason: text() },
         K::WitnessLagging { witness: "w.example".to_owned(), lag: 9, last_error: text() },
         K::WitnessRecovered { witness: "w.example".to_owned() },
@@ -286,7 +304,12 @@ fn nothing_about_a_person_counts_as_less() {
             let about_the_house = matches!(
                 (code, path.as_slice()),
                 (
-                    "stopped" | "agent_lost" | "workspace_stopped" | "log_stopped" | "witness_refused",
+                    "stopped"
+                        | "agent_lost"
+                        | "workspace_stopped"
+                        | "log_stopped"
+                        | "witness_refused"
+                        | "rules_refused",
                     ["unmapped", "reason"],
                 ) | ("read_fault" | "read_failed", ["unmapped", "detail" | "institution"])
                     | ("session_closed", ["unmapped", "exit", "reason"])

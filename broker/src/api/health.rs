@@ -43,6 +43,9 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
         condition,
         (behind > 0).then(|| format!("{behind} of {sinks} collectors are behind")),
     );
+    let trouble = services.watch.trouble();
+    let condition = if trouble.is_some() { Condition::Degraded } else { Condition::Ok };
+    health.check("detection", condition, trouble.map(str::to_owned));
     let status = StatusCode::from_u16(health.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     (status, axum::Json(health)).into_response()
 }
@@ -73,6 +76,8 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, _: TheService) -> Resul
     diagnoses::expose(&services.hub.diagnoses.all(), services.gate.now(), &mut figures);
     let states: Vec<_> = services.sinks.states().collect();
     siem::metrics::expose(states.iter().map(|(name, status, _)| (*name, status)), &mut figures);
+    let (watched, rules) = services.watch.figures();
+    siem::metrics::expose_detection(&watched, rules, &mut figures);
     Ok(([(CONTENT_TYPE, METRICS)], figures.finish()).into_response())
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use data_encoding::BASE64;
-use gate::{NewDataset, NewGrant, NewPerson, NewStudy};
-use model::{AgentId, DatasetId, GrantId, PersonId, RoleId, StudyId, Timestamp};
+use gate::{NewDataset, NewDecoy, NewGrant, NewPerson, NewStudy};
+use model::{AgentId, DatasetId, DecoyId, GrantId, PersonId, RoleId, StudyId, Timestamp};
 use policy::Grantee;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -36,6 +36,16 @@ pub struct Person {
 #[serde(deny_unknown_fields, default)]
 pub struct Reason {
     reason: String,
+}
+
+/// `POST /v1/decoys`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decoy {
+    kind: String,
+    what: String,
+    #[serde(default)]
+    note: String,
 }
 
 /// `POST /v1/studies`
@@ -132,6 +142,40 @@ pub(super) async fn lock_person(
 ) -> Done {
     let ended = api.services.gate.lock_person(&by, &person, &reason).await?;
     Ok(Answer(json!({ "person": person, "sessions_ended": ended })))
+}
+
+pub(super) async fn unlock_person(
+    State(api): House,
+    ThePerson(by): ThePerson,
+    Path(person): Path<PersonId>,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Done {
+    api.services.gate.unlock_person(&by, &person).await?;
+    Ok(Answer(json!({ "person": person })))
+}
+
+pub(super) async fn add_decoy(State(api): House, ThePerson(by): ThePerson, Asked(new): Asked<Decoy>) -> Done {
+    let kind = store::DecoyKind::from_code(&new.kind)
+        .ok_or_else(|| Fault::malformed("A decoy is an address, a key or an object."))?;
+    let decoy = api.services.gate.add_decoy(&by, NewDecoy { kind, what: new.what, note: new.note }).await?;
+    Ok(Answer(json!({ "decoy": decoy })))
+}
+
+pub(super) async fn remove_decoy(
+    State(api): House,
+    ThePerson(by): ThePerson,
+    Path(decoy): Path<DecoyId>,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Done {
+    api.services.gate.remove_decoy(&by, &decoy).await?;
+    Ok(Answer(json!({ "decoy": decoy })))
+}
+
+pub(super) async fn decoys(
+    State(api): House,
+    ThePerson(by): ThePerson,
+) -> Result<Answer<impl Serialize>, Fault> {
+    Ok(Answer(api.services.gate.decoys(&by).await?))
 }
 
 pub(super) async fn create_study(

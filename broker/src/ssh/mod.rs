@@ -34,6 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::feed::Sinks;
 use crate::hub::Hub;
+use crate::watch::Watch;
 use admission::{Admission, AdmissionLimits, Pass};
 use connection::Connection;
 pub use issued::IssuedBook;
@@ -58,6 +59,8 @@ pub struct Services {
     pub slots: Arc<Semaphore>,
     /// How far the collectors of the audit log are.
     pub sinks: Sinks,
+    /// How detection is.
+    pub watch: Watch,
     /// Fires when the broker stops.
     pub stopping: CancellationToken,
     /// What must be finished before the process ends.

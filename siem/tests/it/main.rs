@@ -2,6 +2,8 @@
 
 mod http;
 mod real;
+mod rules;
 mod sinks;
 mod support;
 mod syslog;
+mod watch;

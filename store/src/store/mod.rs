@@ -12,6 +12,7 @@ use crate::text::damaged;
 
 mod access;
 mod agents;
+mod decoys;
 mod objects;
 mod people;
 mod policy;

@@ -258,6 +258,11 @@ impl Story {
         let told = node.events()?.into_iter().find(|event| wrong.iter().any(|kind| has(event, kind)));
         ensure!(told.is_none(), "honest work looks like an attempt: {told:?}");
         held("the log says what was executed and read, and nothing of it looks like an attempt");
+        std::thread::sleep(Duration::from_millis(500));
+        let events = self.node()?.events()?;
+        let found: Vec<&Value> = events.iter().filter(|e| e["unmapped"]["kind"] == "finding").collect();
+        ensure!(found.is_empty(), "honest work was found fault with: {found:#?}");
+        held(&format!("detection judged {} events of honest work and found nothing", events.len()));
         Ok(())
     }
 
@@ -302,6 +307,12 @@ impl Story {
         let caps = inside("grep -E 'CapEff|CapBnd|NoNewPrivs|Seccomp:' /proc/self/status")?.ok()?.text();
         ensure!(caps.contains("CapEff:\t0000000000000000"), "capabilities: {caps}");
         ensure!(caps.contains("NoNewPrivs:\t1") && caps.contains("Seccomp:\t2"), "not confined: {caps}");
+        for rule in ["namespace_tools", "mount_tried", "breakout_files", "reverse_shell"] {
+            self.node()?.event(rule, |event| event["unmapped"]["name"] == rule)?;
+        }
+        held(
+            "what she tried is in the log as findings: namespaces, mounts, another's environment, a shell to the network",
+        );
         held("no other study, no other home, no capability, no new privileges, a system call filter");
         let texts = self.plaintexts()?;
         let searched = search(&texts, Path::new("/"), Some(self.began), &[&self.data])?;
