@@ -115,6 +115,27 @@ mod tests {
     }
 
     #[test]
+    fn no_bytes_make_it_stumble_or_answer_an_answer() {
+        let random = model::SeededEntropy::new(3);
+        let mut answered = 0;
+        for round in 0..100_000usize {
+            let mut bytes = vec![0; round % 90];
+            model::Entropy::fill(&random, &mut bytes).unwrap();
+            if let Some(first) = bytes.first_mut() {
+                *first = if round % 2 == 0 { 0x40 | *first & 0x07 } else { 0x60 };
+            }
+            let Some(packet) = parse(&bytes) else { continue };
+            assert!(packet.payload <= bytes.len());
+            let Some(answer) = answer(&packet, &bytes) else { continue };
+            answered += 1;
+            let back = parse(&answer).unwrap();
+            assert_eq!((back.source, back.destination), (packet.destination, packet.source));
+            assert!(answer.len() <= ANSWER_MAX && super::answer(&back, &answer).is_none());
+        }
+        assert!(answered > 10_000, "{answered}");
+    }
+
+    #[test]
     fn what_must_not_be_answered_is_not() {
         for to in [[224, 0, 0, 251], [255, 255, 255, 255]] {
             let asked = sample::v4(to, 5353);
