@@ -30,7 +30,7 @@ pub(super) struct Remote {
 }
 
 /// What was wrong with one answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) kind: FaultKind,
     pub(super) detail: String,

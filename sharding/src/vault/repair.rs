@@ -112,6 +112,7 @@ impl<'a> Mending<'a> {
         let threshold = deposit.scheme.threshold;
         let looks = (0..pool.remotes.len()).map(async |remote| {
             let key = key_share(pool.clone(), described.clone(), remote).await;
+            // A file with something behind its share serves, and yet wants repair.
             let key_is_whole = examine::key(pool, described, remote).await.is_ok();
             (key, key_is_whole, examine::manifest(pool, described, remote).await)
         });
@@ -179,22 +180,20 @@ impl<'a> Mending<'a> {
             let Some(x) = self.backends[remote].share else { continue };
             let failure = match seen_here {
                 Some(Ok(Seen { failure: None, x: said, .. })) if *said == x => continue,
-                Some(Ok(Seen { failure: Some((_, failure)), .. }) | Err(failure)) => {
-                    Failure { kind: failure.kind, detail: failure.detail.clone() }
-                }
+                Some(Ok(Seen { failure: Some((_, failure)), .. }) | Err(failure)) => failure.clone(),
                 _ => Failure::corrupt("it is another backend's share"),
             };
             let block = Some(extent.number * (EXTENT / BLOCK));
             let fault = self.opened.pool.report(remote, &deposit.object, block, failure);
             match rebuild(deposit.scheme, extent, seen, x) {
-                Some(data) => writes.push((remote, x, data, fault)),
+                Some(data) => writes.push((remote, x, data)),
                 None => {
                     self.backends[remote].left.push(fault);
                     rebuilt = false;
                 }
             }
         }
-        for (remote, x, data, _) in writes {
+        for (remote, x, data) in writes {
             let header = Header { deposit: deposit.clone(), share: x, kind }.encode();
             let parts = vec![Bytes::from(header), data, extent.table.as_bytes().clone()];
             self.write(remote, file, parts).await;
@@ -229,7 +228,6 @@ impl<'a> Mending<'a> {
             if !self.manifest_is_whole[remote] && self.backends[remote].left.is_empty() {
                 let kind = Kind::Manifest { len: described.len };
                 let header = Header { deposit: deposit.clone(), share: x, kind }.encode();
-                debug_assert_eq!(header.len(), HEADER);
                 let parts = vec![Bytes::from(header), Bytes::from(manifest.encode())];
                 self.write(remote, File::Manifest(described.root), parts).await;
             }
