@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// The published schema's validator, with what it needs, as infra/setup prepared it.
+const VALIDATOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/siem/validate-ocsf");
+
 impl Story {
     pub(super) fn fail(&mut self) -> Result<()> {
         // Fresh objects: nothing of them is in any cache.
@@ -143,6 +146,20 @@ impl Story {
             "the SIEM's file holds each of the {size} events ({} arrived twice and are known by their index)",
             received.len().saturating_sub(seen.len())
         ));
+
+        let lines: String = events.iter().chain(received.iter().map(|(_, event)| event)).fold(
+            String::new(),
+            |mut lines, event| {
+                lines.push_str(&event.to_string());
+                lines.push('\n');
+                lines
+            },
+        );
+        let exported = self.dir.join("events.jsonl");
+        fs::write(&exported, lines)?;
+        let ran = run(VALIDATOR).arg(&exported).go()?;
+        ensure!(ran.status.success(), "not OCSF 1.8:\n{}\n{}", ran.text(), ran.complaint());
+        held("every event, in the log and at the SIEM, is valid by the published schema of OCSF 1.8");
 
         let copy = self.dir.join("audit-copy");
         run("cp").arg("-a").arg(&audit).arg(&copy).go()?.ok()?;
