@@ -111,8 +111,25 @@ pub enum EventKind {
     },
     /// A session was asked for and refused.
     SessionRefused { code: String, reason: String },
-    /// A person asked for something inside a connection that is not offered.
+    /// Something was permitted and opened inside a connection; `decision` names the rules.
+    ChannelOpened {
+        what: ChannelKind,
+        /// The command, or where a forwarded connection leads.
+        detail: String,
+    },
+    /// A person asked for something inside a connection and was refused; `decision` names the rule.
     ChannelRefused { what: ChannelKind, detail: String },
+    /// A file was moved through the door by `sftp` or `scp`.
+    FileTransferred {
+        direction: Direction,
+        /// As the client named it.
+        path: String,
+        /// Bytes of content that passed.
+        bytes: u64,
+        /// Hexadecimal; none if it did not pass whole and in order.
+        sha256: Option<String>,
+        outcome: TransferOutcome,
+    },
     /// A session came to its end; with this record its story is complete.
     SessionClosed {
         exit: SessionExit,
@@ -417,9 +434,25 @@ codes! {
         Malformed = "malformed",
     }
 
-    /// What was asked for inside a connection and is not offered.
+    /// What was asked for inside a connection.
     ChannelKind {
-        /// `ssh -L`: a connection out of the broker.
+        /// A login shell.
+        Shell = "shell",
+        /// A command.
+        Exec = "exec",
+        /// A terminal for either.
+        Terminal = "terminal",
+        /// Variables of the person's environment.
+        Environment = "environment",
+        /// The subsystem `sftp`.
+        Sftp = "sftp",
+        /// Files into the workspace.
+        Upload = "upload",
+        /// Files out of the workspace.
+        Export = "export",
+        /// Files below `/data` out of the workspace.
+        ExportData = "export-data",
+        /// `ssh -L`: a connection into the workspace.
         PortForwarding = "port-forwarding",
         /// `ssh -R`: a listener on the broker.
         RemoteForwarding = "remote-forwarding",
@@ -427,7 +460,7 @@ codes! {
         AgentForwarding = "agent-forwarding",
         /// `ssh -X`.
         X11 = "x11",
-        /// `sftp` and other subsystems.
+        /// A subsystem other than `sftp`.
         Subsystem = "subsystem",
         /// A forwarded unix socket.
         StreamLocal = "stream-local",
@@ -435,8 +468,30 @@ codes! {
         Unknown = "unknown",
     }
 
+    /// Which way a file goes.
+    Direction {
+        /// Into the workspace.
+        Upload = "upload",
+        /// Out of it.
+        Download = "download",
+        /// Both, in one opening.
+        Both = "both",
+    }
+
+    /// How the transfer of a file ended.
+    TransferOutcome {
+        /// The client closed the file.
+        Completed = "completed",
+        /// A read or a write failed.
+        Failed = "failed",
+        /// The session ended before the file was closed.
+        Aborted = "aborted",
+    }
+
     /// Why a live session was ended from our side.
     EndCause {
+        /// The study no longer permits its channel.
+        ChannelRefused = "channel-refused",
         /// A grant it stood on was revoked.
         GrantRevoked = "grant-revoked",
         /// A grant it stood on ran out.

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 pub use fields::{Sensitivity, event_fields, event_kinds, sensitivity};
 
-use crate::{Change, Event, EventKind, FindingLevel};
+use crate::{Change, Event, EventKind, FindingLevel, TransferOutcome};
 
 /// The OCSF version whose numbers these are.
 const VERSION: &str = "1.8.0";
@@ -161,6 +161,8 @@ fn class(event: &Event) -> Class {
         K::AgentLost { .. } => (TUNNEL, 2, Medium, false),
         K::SessionOpened { .. } => (SSH, 1, Informational, true),
         K::SessionRefused { .. } => (SSH, 5, Medium, false),
+        K::ChannelOpened { .. } => (SSH, 1, Informational, true),
+        K::FileTransferred { outcome, .. } => (SSH, 6, Low, *outcome == TransferOutcome::Completed),
         K::ChannelRefused { .. } => (SSH, 5, Medium, false),
         K::SessionClosed { .. } => (SSH, 2, Informational, true),
         K::SessionEnded { .. } => (SSH, 3, Low, true),

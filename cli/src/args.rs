@@ -282,6 +282,19 @@ pub enum Study {
         #[arg(long)]
         until: String,
     },
+    /// Say what may be opened inside a connection to a study, or show it; sessions that rest on
+    /// what is refused end at once.
+    Channels {
+        /// The study.
+        study: String,
+        /// Allow: shell, exec, terminal, environment, upload, export, export-data or
+        /// port-forwarding; may be given several times.
+        #[arg(long = "allow", value_name = "CHANNEL")]
+        allow: Vec<String>,
+        /// Refuse; may be given several times.
+        #[arg(long = "refuse", value_name = "CHANNEL")]
+        refuse: Vec<String>,
+    },
     /// List studies.
     List,
 }

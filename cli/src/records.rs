@@ -45,6 +45,7 @@ enum Then {
     Grant { study: StudyId, dataset: DatasetId, until: Timestamp },
     Token { subject: String, person: Option<PersonId> },
     Decoy,
+    Channels { study: StudyId },
     List,
 }
 
@@ -91,6 +92,13 @@ fn ask(command: &Command) -> Result<Option<Ask>, Fault> {
             let id = study_id(study)?;
             let body = json!({"study": id, "title": title, "purposes": purposes, "until": instant(until)?});
             post("/v1/studies".to_owned(), body, created(id.as_str()))
+        }
+        Command::Study(Study::Channels { study, allow, refuse }) => {
+            let study = study_id(study)?;
+            let path = format!("/v1/studies/{study}/channels");
+            let change = !allow.is_empty() || !refuse.is_empty();
+            let body = change.then(|| json!({"allow": allow, "refuse": refuse}));
+            Ask { path, body, then: Then::Channels { study } }
         }
         Command::Member(Member::Add { study, person, role }) => {
             let (study, person, role) = (study_id(study)?, login::person_id(person)?, role_id(role)?);
@@ -185,6 +193,18 @@ fn tell(around: &Surroundings, api: &Api, then: Then, answer: &Value) -> Result<
             around.line(&printable(&token.token));
             if let Some(person) = person {
                 eprintln!("{}", say!(TokenUse, api = api.url(), name = person.name()).text(around.lang));
+            }
+        }
+        Then::Channels { study } => {
+            let named = |open: bool| {
+                let all = answer["channels"].as_array().map_or(&[][..], Vec::as_slice);
+                let those = all.iter().filter(|row| row["allowed"].as_bool() == Some(open));
+                let names: Vec<&str> = those.filter_map(|row| row["channel"].as_str()).collect();
+                if names.is_empty() { "-".to_owned() } else { printable(&names.join(", ")) }
+            };
+            around.print(&say!(Channels, study = study, open = named(true), shut = named(false)));
+            if let Some(ended @ 1..) = answer["sessions_ended"].as_u64() {
+                around.print(&say!(ChannelsEnded, count = ended));
             }
         }
         Then::List => match table::rows(answer) {
@@ -302,6 +322,11 @@ mod tests {
                 "study create brca --title T --purpose HMB --until 2027-03-31",
                 "/v1/studies",
                 json!({"study": "study:brca", "title": "T", "purposes": ["HMB"], "until": "2027-03-31T23:59:59.999Z"}),
+            ),
+            (
+                "study channels brca --allow export --refuse shell",
+                "/v1/studies/study:brca/channels",
+                json!({"allow": ["export"], "refuse": ["shell"]}),
             ),
             (
                 "member add brca alice",

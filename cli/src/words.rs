@@ -133,6 +133,8 @@ words! {
     Created: "{what} created" | "{what} を作成しました";
     Added: "{person} is now {role} in {study}" | "{person} は {study} の {role} になりました";
     Granted: "{grant}: {study} may use {dataset} until {until}" | "{grant}: {study} は {until} まで {dataset} を利用できます";
+    Channels: "{study} allows: {open}; it refuses: {shut}" | "{study} で許可: {open}、拒否: {shut}";
+    ChannelsEnded: "{count} session(s) that rested on what is refused now were ended" | "拒否に変わった操作によるセッション {count} 件を終了しました";
     Revoked: "{grant} revoked; sessions that rested on it are ended" | "{grant} を取り消し、これによるセッションを終了しました";
     LetIn: "{person} may come in again" | "{person} のロックを解除しました";
     DecoyAdded: "{decoy}: touching it is a finding from now on" | "{decoy}: 以後、触れれば検知されます";

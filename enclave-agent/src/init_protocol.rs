@@ -60,8 +60,8 @@ pub enum Order {
 pub struct Start {
     /// Chosen by the agent, never used twice in a workspace.
     pub id: u64,
-    /// The command line for the shell; a login shell if there is none.
-    pub command: Option<Vec<u8>>,
+    /// What runs.
+    pub program: Program,
     /// The whole environment.
     pub env: Vec<(String, String)>,
     /// Where it starts.
@@ -69,6 +69,29 @@ pub struct Start {
     /// The terminal, if there is to be one.
     pub terminal: Option<Terminal>,
 }
+
+/// What runs in a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Program {
+    /// A login shell.
+    Shell,
+    /// A command line for the shell.
+    Command(Vec<u8>),
+    /// This program again, as a server of files.
+    Files {
+        /// Whether files below `/data` may be read.
+        data: bool,
+    },
+    /// This program again, as the near end of a connection to a port on loopback. It says on its
+    /// standard error first how that went: [`CONNECTED`], or a sentence.
+    Connect {
+        /// The port.
+        port: u16,
+    },
+}
+
+/// What a [`Program::Connect`] that is connected says.
+pub const CONNECTED: &str = "connected";
 
 /// A terminal to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,7 +264,7 @@ mod tests {
         let (here, _there) = pair();
         let long = Order::Start(Start {
             id: 1,
-            command: Some(vec![b'x'; PACKET_MAX]),
+            program: Program::Command(vec![b'x'; PACKET_MAX]),
             env: Vec::new(),
             home: "/".into(),
             terminal: None,

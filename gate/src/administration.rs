@@ -7,7 +7,7 @@ use certs::SpiffeId;
 use certs::token::{Token, TokenKind};
 use model::{AgentId, DatasetId, GrantId, PersonId, RoleId, StudyId, Timestamp};
 use policy::duo::{ConditionSet, Purpose};
-use policy::{Action, AdminAction, Decision, Grantee, Membership, PolicySet, Request};
+use policy::{Action, AdminAction, Channel, ChannelRules, Decision, Grantee, Membership, PolicySet, Request};
 use store::{GrantState, PersonState, StudyState, TokenSubject};
 
 use crate::events::{self, Basis};
@@ -182,6 +182,7 @@ impl Gate {
             purposes: new.purposes,
             until: new.until,
             state: StudyState::Active,
+            channels: ChannelRules::default(),
         };
         self.inner.store.create_study(&study).await.map_err(|e| Refusal::store(&e))?;
         Ok(())
@@ -232,6 +233,58 @@ impl Gate {
             };
             let ended = gate.inner.leases.end_member(&person, &study, &cause);
             reloaded.map(|()| ended)
+        })
+        .await
+    }
+
+    /// The channels that a study permits.
+    pub async fn channels(&self, entry: &Entry, study: &StudyId) -> Result<ChannelRules, Refusal> {
+        self.may(entry, AdminAction::ListRecords).await?;
+        let known = self.inner.store.study(study).await.map_err(|e| Refusal::store(&e))?;
+        Ok(known.ok_or_else(|| Refusal::unknown(study.as_str()))?.channels)
+    }
+
+    /// Changes which channels a study permits, and ends every session that rests on one it no
+    /// longer does; returns what it permits now and how many sessions ended.
+    pub async fn set_channels(
+        &self,
+        entry: &Entry,
+        study: &StudyId,
+        allow: &[Channel],
+        refuse: &[Channel],
+    ) -> Result<(ChannelRules, usize), Refusal> {
+        if let Some(channel) = allow.iter().find(|channel| !channel.is_offered()) {
+            return Err(Refusal::malformed(format!(
+                "{channel} cannot be allowed: {} not offered by this gate.",
+                channel.words()
+            )));
+        }
+        if let Some(both) = allow.iter().find(|channel| refuse.contains(channel)) {
+            return Err(Refusal::malformed(format!("{both} is to be allowed and refused at once.")));
+        }
+        let said = |word: &str, channels: &[Channel]| {
+            channels.iter().map(|channel| format!(" {word} {channel}")).collect::<String>()
+        };
+        let id = format!("{study}{}{}", said("allow", allow), said("refuse", refuse));
+        self.admit(entry, AdminAction::SetChannels, (RecordKind::Study, id, Change::Updated)).await?;
+        let (gate, study) = (self.clone(), study.clone());
+        let (allow, refuse) = (allow.to_vec(), refuse.to_vec());
+        self.to_the_end(async move {
+            let _one_at_a_time = gate.inner.changing.lock().await;
+            let store = &gate.inner.store;
+            let known = store.study(&study).await.map_err(|e| Refusal::store(&e))?;
+            let mut rules = known.ok_or_else(|| Refusal::unknown(study.as_str()))?.channels;
+            allow.iter().for_each(|channel| rules.allow(*channel));
+            refuse.iter().for_each(|channel| rules.refuse(*channel));
+            store.set_channels(&study, &rules).await.map_err(|e| Refusal::store(&e))?;
+            let reloaded = gate.reload_study(&study).await;
+            let cause = EndCause {
+                cause: audit::EndCause::ChannelRefused,
+                grant: None,
+                message: format!("What this session does is no longer open in {study}, so it ends."),
+            };
+            let ended = gate.inner.leases.end_channels(&study, &rules, &cause);
+            reloaded.map(|()| (rules, ended))
         })
         .await
     }

@@ -64,7 +64,7 @@ pub(crate) fn denied(action: Action, denial: &Denial, epoch: u64) -> DecisionRec
         permit: false,
         action: action.name().to_owned(),
         code: denial.code().to_owned(),
-        rules: Vec::new(),
+        rules: denial.rule().iter().map(ToString::to_string).collect(),
         policy_epoch: epoch,
         reason,
     }

@@ -62,6 +62,7 @@ pub(crate) async fn of_study(
         active: found.state == StudyState::Active,
         until: found.until,
         // A purpose that no longer parses is left out: what cannot be read permits nothing.
+        channels: found.channels.clone(),
         purposes: found.purposes.iter().filter_map(|p| p.parse().ok()).collect(),
     });
     let granted = store.study_policy(study).await?.grants;

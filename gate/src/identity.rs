@@ -190,6 +190,8 @@ impl Gate {
                 lifetime_secs: lifetime.as_secs(),
                 source_address: None,
                 pty: true,
+                port_forwarding: true,
+                force_command: None,
             })
             .await
             .map_err(|e| Refusal::signer(&e))?;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use model::{Clock, GrantId, PersonId, StudyId, Timestamp};
+use policy::{Channel, ChannelRules};
 use tokio::sync::watch;
 
 /// Wall clocks jump: an end further away than this is looked at again after it.
@@ -35,6 +36,7 @@ pub(crate) struct Lease {
 #[derive(Debug, Clone)]
 struct RestsOn {
     grants: Vec<GrantId>,
+    channels: Vec<Channel>,
     until: Timestamp,
 }
 
@@ -67,7 +69,7 @@ impl Leases {
             number: live.next,
             person: person.clone(),
             study: study.cloned(),
-            rests_on: Mutex::new(RestsOn { grants: Vec::new(), until: Timestamp::MAX }),
+            rests_on: Mutex::new(RestsOn { grants: Vec::new(), channels: Vec::new(), until: Timestamp::MAX }),
             end: watch::Sender::new(None),
             clock: Arc::clone(clock),
             registry: Arc::downgrade(&self.0),
@@ -79,6 +81,14 @@ impl Leases {
     /// Ends every lease that rests on `grant`; returns how many.
     pub(crate) fn end_grant(&self, grant: &GrantId, cause: &EndCause) -> usize {
         self.end_where(cause, |lease| lease.rests_on().grants.contains(grant))
+    }
+
+    /// Ends every lease in `study` that rests on a channel that `rules` do not permit; returns how
+    /// many.
+    pub(crate) fn end_channels(&self, study: &StudyId, rules: &ChannelRules, cause: &EndCause) -> usize {
+        self.end_where(cause, |lease| {
+            lease.study.as_ref() == Some(study) && !lease.rests_on().channels.iter().all(|c| rules.allows(*c))
+        })
     }
 
     /// Ends every lease of `person`; returns how many.
@@ -103,8 +113,8 @@ impl Leases {
 
 impl Lease {
     /// Says what the lease rests on, once policy has decided.
-    pub(crate) fn rest_on(&self, grants: Vec<GrantId>, until: Timestamp) {
-        *self.rests_on.lock().unwrap_or_else(PoisonError::into_inner) = RestsOn { grants, until };
+    pub(crate) fn rest_on(&self, grants: Vec<GrantId>, channels: Vec<Channel>, until: Timestamp) {
+        *self.rests_on.lock().unwrap_or_else(PoisonError::into_inner) = RestsOn { grants, channels, until };
     }
 
     /// Whether the lease has been ended already.
@@ -195,17 +205,33 @@ mod tests {
         let grant = GrantId::from_name("g1").unwrap();
         let hit = leases.register(&person("alice"), None, &clock);
         let other = leases.register(&person("alice"), None, &clock);
-        hit.rest_on(vec![grant.clone()], Timestamp::MAX);
+        hit.rest_on(vec![grant.clone()], vec![], Timestamp::MAX);
         assert_eq!(leases.end_grant(&grant, &cause()), 1);
         assert_eq!(hit.ended().await, cause());
         assert_eq!(other.end(), None);
+    }
+
+    #[tokio::test]
+    async fn refusing_a_channel_ends_what_rests_on_it_in_that_study() {
+        let (leases, clock, _) = fixture();
+        let study = |name| StudyId::from_name(name).unwrap();
+        let in_study = |name| leases.register(&person("alice"), Some(&study(name)), &clock);
+        let (hit, other, elsewhere) = (in_study("brca"), in_study("brca"), in_study("heart"));
+        hit.rest_on(vec![], vec![Channel::Exec, Channel::Upload], Timestamp::MAX);
+        other.rest_on(vec![], vec![Channel::Shell], Timestamp::MAX);
+        elsewhere.rest_on(vec![], vec![Channel::Upload], Timestamp::MAX);
+        let mut rules = ChannelRules::default();
+        rules.refuse(Channel::Upload);
+        assert_eq!(leases.end_channels(&study("brca"), &rules, &cause()), 1);
+        assert_eq!(hit.ended().await, cause());
+        assert_eq!((other.end(), elsewhere.end()), (None, None));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_ends_when_its_time_is_over() {
         let (leases, clock, manual) = fixture();
         let lease = leases.register(&person("alice"), None, &clock);
-        lease.rest_on(vec![], Timestamp::from_secs(1_060));
+        lease.rest_on(vec![], vec![], Timestamp::from_secs(1_060));
         let waiting = tokio::spawn({
             let lease = Arc::clone(&lease);
             async move { lease.ended().await }

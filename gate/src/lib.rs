@@ -17,6 +17,7 @@
 //! epoch and is decided again.
 
 mod administration;
+mod channels;
 mod decoys;
 mod deposits;
 mod events;
@@ -41,6 +42,7 @@ use signer::SignerClient;
 pub use administration::{
     FirstTokens, NewDataset, NewGrant, NewPerson, NewStudy, Records, ServiceCertificate,
 };
+pub use channels::{FileRights, Wanted};
 pub use decoys::NewDecoy;
 pub use deposits::Deposit;
 pub use identity::{AgentAnswer, Authorities, LoginAnswer, LoginRequest};

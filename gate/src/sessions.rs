@@ -4,9 +4,10 @@ use audit::{Event, EventKind, SessionExit};
 use certs::ticket::{DatasetOrder, ObjectOrder, Order, SessionOrder, Ticket};
 use model::{AgentId, DatasetId, PersonId, SessionId, StudyId, TicketId, Timestamp, WorkspaceId};
 use policy::duo::Purpose;
-use policy::{Action, Decision, Denial, Request};
+use policy::{Action, CertificateRules, Decision, Denial, Request};
 use store::SessionState;
 
+use crate::channels::{Asked, Closed, FileRights, Opening, Wanted};
 use crate::events::{self, Basis};
 use crate::leases::EndCause;
 use crate::live::Carried;
@@ -35,6 +36,10 @@ pub struct OpenSession {
     pub datasets: Vec<DatasetAccess>,
     /// What was left out and why, for the person to read.
     pub notices: Vec<String>,
+    /// Which way files may go, if this is a session of the subsystem `sftp`.
+    pub files: FileRights,
+    /// Whether variables of the person's environment may come along.
+    pub environment: bool,
     /// When the first of the grants ends, and the session with it.
     pub until: Timestamp,
 }
@@ -61,8 +66,25 @@ pub struct SessionRequest {
     pub agent: AgentId,
     /// Whether a terminal is asked for.
     pub pty: bool,
-    /// The command, when it is not a login shell.
-    pub command: Option<String>,
+    /// What is opened.
+    pub wanted: Wanted,
+    /// What the certificate permits.
+    pub certificate: CertificateRules,
+}
+
+impl SessionRequest {
+    fn command(&self) -> Option<&str> {
+        match &self.wanted {
+            Wanted::Exec(line) => Some(line),
+            Wanted::Shell | Wanted::Sftp | Wanted::Forward(_) => None,
+        }
+    }
+}
+
+/// What said no.
+enum No {
+    Session(Denial),
+    Channel(Box<Closed>),
 }
 
 /// How a session went.
@@ -96,17 +118,24 @@ impl Gate {
                 study: Some(asked.study.clone()),
                 ..self.happened_to(entry, kind)
             };
-            let (access, basis) = match self.decide_session(entry, asked, &session, &policies).await? {
+            let (access, basis, opening) = match self
+                .decide_session(entry, asked, &session, &policies)
+                .await?
+            {
                 Ok(found) => found,
-                Err(denial) => {
+                Err(No::Session(denial)) => {
                     let kind = EventKind::SessionRefused {
                         code: denial.code().to_owned(),
                         reason: sentence(&denial.to_string()),
                     };
                     return Err(self.refuse(about(kind), Action::OpenSession, &denial, epoch).await?);
                 }
+                Err(No::Channel(closed)) => {
+                    let Closed { channel, denial, kind } = *closed;
+                    return Err(self.refuse(about(kind), Action::Channel(channel), &denial, epoch).await?);
+                }
             };
-            lease.rest_on(basis.grants.clone(), access.until);
+            lease.rest_on(basis.grants.clone(), opening.channels.clone(), access.until);
             // Whoever revoked meanwhile swapped the policy before looking for leases: either they
             // found this one, or the epoch differs here.
             if self.inner.policies.load().epoch() != epoch {
@@ -116,7 +145,7 @@ impl Gate {
                 workspace: access.workspace.clone(),
                 agent: asked.agent.clone(),
                 pty: asked.pty,
-                command: asked.command.clone(),
+                command: asked.command().map(str::to_owned),
                 datasets: access.datasets.iter().map(|d| d.dataset.clone()).collect(),
                 access_until: access.until,
             };
@@ -130,9 +159,17 @@ impl Gate {
             };
             self.inner.store.open_session(&row).await.map_err(|e| Refusal::store(&e))?;
             let decision = Some(events::permitted(Action::OpenSession, &basis, epoch));
-            let recorded = self.record(&Event { decision, ..about(kind) }).await;
-            let record = match recorded {
-                Ok(record) => record,
+            let opened = Event { decision, ..about(kind) };
+            let (kind, decision) = opening.record(epoch);
+            let channel = Event { decision: Some(decision), ..about(kind) };
+            // Asked for together, so that both become durable in one write.
+            let log = &self.inner.log;
+            let recorded = match tokio::join!(log.append(&opened), log.append(&channel)) {
+                (Ok(session), Ok(channel)) => Ok((session, channel)),
+                (Err(error), _) | (_, Err(error)) => Err(Refusal::unrecorded(error)),
+            };
+            let (record, second) = match recorded {
+                Ok(records) => records,
                 Err(refusal) => {
                     let unrecorded = "aborted: the log took no record";
                     self.inner.store.close_session(&session, self.now(), unrecorded).await.ok();
@@ -140,6 +177,7 @@ impl Gate {
                 }
             };
             self.inner.tallies.begin(&session, record);
+            self.inner.tallies.add(&session, second);
             self.inner.live.begin(Carried {
                 session: session.clone(),
                 agent: asked.agent.clone(),
@@ -255,14 +293,15 @@ impl Gate {
         asked: &SessionRequest,
         session: &SessionId,
         policies: &policy::PolicySet,
-    ) -> Result<Result<(OpenSession, Basis), Denial>, Refusal> {
+    ) -> Result<Result<(OpenSession, Basis, Opening), No>, Refusal> {
         let study = &asked.study;
         let records =
             facts::of_study(&self.inner.store, &entry.person, study).await.map_err(|e| Refusal::store(&e))?;
         let purpose = match asked.purpose.as_deref().map(str::parse::<Purpose>) {
             Some(Ok(purpose)) => Some(purpose),
             Some(Err(_)) => {
-                return Ok(Err(Denial::Malformed("a purpose is GRU, HMB, POA, MDS or DS:MONDO:<number>")));
+                let malformed = Denial::Malformed("a purpose is GRU, HMB, POA, MDS or DS:MONDO:<number>");
+                return Ok(Err(No::Session(malformed)));
             }
             None => records.own_purpose(),
         };
@@ -277,7 +316,13 @@ impl Gate {
         };
         let mut basis = match policy::decide(&ask(Action::OpenSession, None), policies, &records.facts(&[])) {
             Decision::Permit(basis) => Basis::from(&basis),
-            Decision::Deny(denial) | Decision::Manual(denial) => return Ok(Err(denial)),
+            Decision::Deny(denial) | Decision::Manual(denial) => return Ok(Err(No::Session(denial))),
+        };
+        let question =
+            Asked { entry, study, certificate: asked.certificate, now, policies, records: &records };
+        let opening = match question.open(&asked.wanted, asked.pty) {
+            Ok(opening) => opening,
+            Err(closed) => return Ok(Err(No::Channel(closed))),
         };
         let mut datasets = Vec::new();
         let mut denials = Vec::new();
@@ -297,7 +342,7 @@ impl Gate {
         // A workspace without data serves nobody: the first reason is the answer.
         if datasets.is_empty() {
             let nothing = || Denial::NothingGranted { study: study.clone() };
-            return Ok(Err(denials.into_iter().next().unwrap_or_else(nothing)));
+            return Ok(Err(No::Session(denials.into_iter().next().unwrap_or_else(nothing))));
         }
         let session = OpenSession {
             session: session.clone(),
@@ -308,8 +353,10 @@ impl Gate {
             workspace: facts::workspace(study, &entry.person),
             datasets,
             notices: denials.iter().map(|denial| sentence(&denial.to_string())).collect(),
-            until: basis.until,
+            files: opening.files,
+            environment: opening.environment,
+            until: basis.until.min(opening.basis.until),
         };
-        Ok(Ok((session, basis)))
+        Ok(Ok((session, basis, opening)))
     }
 }

@@ -13,12 +13,12 @@ use certs::ticket::{Order, TicketKey, open};
 use certs::x509::{CaCertificate, CertificateAuthority, KeyPair, LeafRequest};
 use gate::{
     Entry, Foundations, Gate, NewDataset, NewGrant, NewPerson, NewStudy, Outcome, RefusalKind,
-    SessionRequest, Settings, Via,
+    SessionRequest, Settings, Via, Wanted,
 };
 use model::{
     AgentId, Clock, DatasetId, GrantId, ManualClock, PersonId, RoleId, SeededEntropy, StudyId, Timestamp,
 };
-use policy::Grantee;
+use policy::{CertificateRules, Channel, Grantee};
 use store::Store;
 
 const NOON: Timestamp = Timestamp::from_secs(1_790_000_000);
@@ -58,7 +58,18 @@ fn entry(name: &str) -> Entry {
 }
 
 fn knock(study_name: &str) -> SessionRequest {
-    SessionRequest { study: study(study_name), purpose: None, agent: agent(), pty: false, command: None }
+    SessionRequest {
+        study: study(study_name),
+        purpose: None,
+        agent: agent(),
+        pty: false,
+        wanted: Wanted::Shell,
+        certificate: CertificateRules {
+            terminal: true,
+            port_forwarding: true,
+            ..CertificateRules::default()
+        },
+    }
 }
 
 fn ended() -> Outcome {
@@ -299,7 +310,7 @@ async fn the_last_record_of_a_session_counts_the_others() {
             audit::Event { session: Some(session.clone()), ..audit::Event::new(house.gate.now(), kind) };
         house.gate.record(&event).await.unwrap();
     }
-    let (first, last) = (permit.record(), permit.record() + 3);
+    let (first, last) = (permit.record(), permit.record() + 4);
     let closed = house.gate.close_session(permit, ended()).await.unwrap();
     let records = house.entries();
     let own: Vec<_> = records.iter().enumerate().filter(|(_, r)| r.contains(session.as_str())).collect();
@@ -307,7 +318,7 @@ async fn the_last_record_of_a_session_counts_the_others() {
     assert_eq!(indexes, (first..=last).chain([closed]).collect());
     let text = &records[usize::try_from(closed).unwrap()];
     for part in
-        [format!("\"events_first\":{first}"), format!("\"events_last\":{last}"), "\"count\":4".to_owned()]
+        [format!("\"events_first\":{first}"), format!("\"events_last\":{last}"), "\"count\":5".to_owned()]
     {
         assert!(text.contains(&part), "{part} in {text}");
     }
@@ -490,4 +501,83 @@ async fn decoys_are_for_security_staff_and_the_log_does_not_tell_them() {
     house.gate.remove_decoy(&entry("admin"), &id).await.unwrap();
     assert!(force.borrow_and_update().is_empty());
     assert!(house.gate.remove_decoy(&entry("admin"), &id).await.is_err());
+fn open_as(wanted: Wanted) -> SessionRequest {
+    SessionRequest { wanted, ..knock("brca") }
+}
+
+/// Every kind of channel: what the default rules say, and which record tells.
+#[tokio::test]
+async fn each_channel_is_decided_and_recorded_with_its_rule() {
+    let house = house().await;
+    house.grant(600).await;
+    let alice = entry("alice");
+    for (wanted, permitted, told, rule) in [
+        (Wanted::Shell, true, "shell", "study:brca/channel/shell/allow"),
+        (Wanted::Exec("id".to_owned()), true, "exec", "study:brca/channel/exec/allow"),
+        (Wanted::Exec("scp -t .".to_owned()), true, "exec", "study:brca/channel/upload/allow"),
+        (Wanted::Exec("scp -f x".to_owned()), false, "export", "study:brca/channel/export/refuse"),
+        (
+            Wanted::Exec("rsync --server --sender . x".to_owned()),
+            false,
+            "export",
+            "study:brca/channel/export/refuse",
+        ),
+        (Wanted::Sftp, true, "sftp", "study:brca/channel/upload/allow"),
+        (Wanted::Forward(8888), false, "port-forwarding", "study:brca/channel/port-forwarding/refuse"),
+    ] {
+        let answer = house.gate.open_session(&alice, &open_as(wanted.clone())).await;
+        assert_eq!(answer.is_ok(), permitted, "{wanted:?}");
+        let event = if permitted { "channel_opened" } else { "channel_refused" };
+        let last = house.entries().pop().unwrap();
+        for part in [event, &format!("\"what\":\"{told}\""), rule] {
+            assert!(last.contains(part), "{wanted:?}: {part} in {last}");
+        }
+    }
+    let sftp = house.gate.open_session(&alice, &open_as(Wanted::Sftp)).await.unwrap();
+    let files = sftp.action().files;
+    assert_eq!((files.upload, files.export, files.export_data), (true, false, false));
+    for (channel, code) in [
+        (Channel::Terminal, None),
+        (Channel::X11, Some("channel-not-offered")),
+        (Channel::AgentForward, Some("channel-not-offered")),
+        (Channel::RemoteForward, Some("channel-not-offered")),
+    ] {
+        let certificate = knock("brca").certificate;
+        let weighed = house.gate.weigh_channel(&alice, &study("brca"), certificate, channel, "x").await;
+        assert_eq!(weighed.err().map(|refusal| refusal.code).as_deref(), code, "{channel}");
+    }
+    let bare = CertificateRules::default();
+    let asked = SessionRequest { pty: true, certificate: bare, ..knock("brca") };
+    let refusal = house.gate.open_session(&alice, &asked).await.unwrap_err();
+    assert_eq!(refusal.code, "channel-not-certified");
+    assert!(house.entries().pop().unwrap().contains("certificate/channel/terminal/refuse"));
+}
+
+#[tokio::test]
+async fn changed_rules_hold_at_once_and_end_what_no_longer_may_be() {
+    let house = house().await;
+    house.grant(600).await;
+    let (alice, admin, brca) = (entry("alice"), entry("admin"), study("brca"));
+    let shell = house.gate.open_session(&alice, &knock("brca")).await.unwrap();
+    let upload = house.gate.open_session(&alice, &open_as(Wanted::Sftp)).await.unwrap();
+    let refused = house.gate.set_channels(&alice, &brca, &[Channel::Export], &[]).await.unwrap_err();
+    assert_eq!(refused.kind, RefusalKind::Denied);
+    let refused = house.gate.set_channels(&admin, &brca, &[Channel::X11], &[]).await.unwrap_err();
+    assert_eq!(refused.kind, RefusalKind::Malformed);
+    let allow = [Channel::Export, Channel::LocalForward];
+    let (rules, ended) = house.gate.set_channels(&admin, &brca, &allow, &[Channel::Upload]).await.unwrap();
+    assert_eq!(ended, 1);
+    assert_eq!(rules.names(), ["shell", "exec", "terminal", "environment", "export", "port-forwarding"]);
+    assert_eq!(house.gate.channels(&admin, &brca).await.unwrap(), rules);
+    assert_eq!(upload.ended().await.cause, audit::EndCause::ChannelRefused);
+    let still = tokio::time::timeout(Duration::from_millis(20), shell.ended()).await;
+    assert!(still.is_err(), "a shell does not rest on uploads");
+    house.gate.open_session(&alice, &open_as(Wanted::Forward(8888))).await.unwrap();
+    let files = house.gate.open_session(&alice, &open_as(Wanted::Sftp)).await.unwrap().action().files;
+    assert_eq!((files.upload, files.export, files.export_data), (false, true, false));
+    // A command that takes files away could take those below /data: it needs both words.
+    let scp = open_as(Wanted::Exec("scp -f x".to_owned()));
+    assert_eq!(house.gate.open_session(&alice, &scp).await.unwrap_err().code, "channel-refused");
+    house.gate.set_channels(&admin, &brca, &[Channel::ExportData], &[]).await.unwrap();
+    house.gate.open_session(&alice, &scp).await.unwrap();
 }

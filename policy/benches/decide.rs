@@ -121,7 +121,12 @@ fn ours(set: &PolicySet, grants: usize) -> Spread {
     let facts = Facts {
         person: policy::Standing::Active,
         programme_roles: Vec::new(),
-        study: Some(StudyFacts { active: true, until: at(1_000), purposes }),
+        study: Some(StudyFacts {
+            active: true,
+            until: at(1_000),
+            purposes,
+            channels: policy::ChannelRules::default(),
+        }),
         conditions: vec![ConditionSet::parse(&["DS:MONDO:0004992"]).expect("conditions")],
     };
     measure(grants, |s, d| {

@@ -1,6 +1,7 @@
 use model::{DatasetId, GrantId, RoleId, Timestamp};
 
 use crate::authorisation::{PROGRAMME, STUDY, matrix};
+use crate::channel::Channel;
 use crate::denial::Denial;
 use crate::disease::Diseases;
 use crate::duo::{self, Purpose, Verdict};
@@ -55,6 +56,7 @@ pub fn decide(request: &Request, set: &PolicySet, facts: &Facts) -> Decision {
         Standing::Locked => Err(No::Deny(Denial::PersonLocked)),
         Standing::Active => match request.action {
             Action::OpenSession => open_session(request, set, facts),
+            Action::Channel(channel) => open_channel(request, channel, set, facts),
             Action::ReadDataset => read_dataset(request, set, facts),
             Action::Deposit | Action::IssueCertificate | Action::Administer(_) => administer(request, facts),
         },
@@ -98,6 +100,33 @@ fn open_session(request: &Request, set: &PolicySet, facts: &Facts) -> Result<Bas
         grants: Vec::new(),
         obligations: vec![Obligation::EndBy(stands.until)],
     })
+}
+
+/// A channel of a session: the gate has it, the role permits it, the certificate and the study do.
+fn open_channel(request: &Request, channel: Channel, set: &PolicySet, facts: &Facts) -> Result<Basis, No> {
+    let (rules, stands) = at_study(request, set, facts)?;
+    if !channel.is_offered() {
+        return Err(Denial::ChannelNotOffered { channel }.into());
+    }
+    let matrix = matrix().map_err(failed)?;
+    let mut roles: Vec<&RoleId> = Vec::new();
+    for role in rules.roles(&request.person) {
+        if matrix.allows(STUDY, role, request.action).map_err(failed)? {
+            roles.push(role);
+        }
+    }
+    if roles.is_empty() {
+        return Err(role_missing(STUDY, request.action));
+    }
+    if !facts.certificate.allows(channel) {
+        return Err(Denial::ChannelNotCertified { channel }.into());
+    }
+    if !stands.channels.allows(channel) {
+        return Err(Denial::ChannelRefused { study: rules.study().clone(), channel }.into());
+    }
+    let mut matched = vec![RuleId::of_channel(rules.study(), channel, true)];
+    matched.extend(matrix_rules(STUDY, roles, request.action));
+    Ok(Basis { rules: matched, grants: Vec::new(), obligations: vec![Obligation::EndBy(stands.until)] })
 }
 
 fn read_dataset(request: &Request, set: &PolicySet, facts: &Facts) -> Result<Basis, No> {

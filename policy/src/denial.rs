@@ -1,6 +1,8 @@
 use model::{DatasetId, GrantId, RoleId, StudyId, Timestamp};
 
+use crate::channel::Channel;
 use crate::duo::{ConditionSet, Purpose};
+use crate::rules::RuleId;
 
 /// Why a request was not permitted. `Display` is the sentence for the person who asked: what
 /// happened, why, and what to do. [`Denial::code`] is for programs and never changes.
@@ -77,6 +79,31 @@ pub enum Denial {
         /// The codes of those conditions.
         codes: Vec<String>,
     },
+    /// The study does not permit the channel.
+    #[error("{} not open in {study}; {}", channel.words(), channel.advice())]
+    ChannelRefused {
+        /// The study asked for.
+        study: StudyId,
+        /// What was asked for.
+        channel: Channel,
+    },
+    /// The certificate does not permit the channel.
+    #[error("{} not permitted by your certificate; {}", channel.words(), channel.advice())]
+    ChannelNotCertified {
+        /// What was asked for.
+        channel: Channel,
+    },
+    /// Nobody can have the channel here.
+    #[error("{} not offered by this gate; {}", channel.words(), channel.advice())]
+    ChannelNotOffered {
+        /// What was asked for.
+        channel: Channel,
+    },
+    /// A connection to another machine than the workspace.
+    #[error(
+        "this gate leads into workspaces and not to other machines; name localhost and a port that your workspace listens on"
+    )]
+    ForwardElsewhere,
     /// The person lacks the role that the action takes.
     #[error("this takes the role {}, which you do not have; ask someone who has it",
         needed.iter().map(RoleId::as_str).collect::<Vec<_>>().join(" or "))]
@@ -107,9 +134,24 @@ impl Denial {
             Denial::PurposeNotOfStudy { .. } => "purpose-not-of-study",
             Denial::PurposeNotAllowed { .. } => "purpose-not-allowed",
             Denial::NeedsReview { .. } => "needs-review",
+            Denial::ChannelRefused { .. } => "channel-refused",
+            Denial::ChannelNotCertified { .. } => "channel-not-certified",
+            Denial::ChannelNotOffered { .. } => "channel-not-offered",
+            Denial::ForwardElsewhere => "forward-elsewhere",
             Denial::RoleMissing { .. } => "role-missing",
             Denial::Malformed(_) => "malformed",
             Denial::Error(_) => "error",
+        }
+    }
+
+    /// The rule that said no, where one did.
+    pub fn rule(&self) -> Option<RuleId> {
+        match self {
+            Denial::ChannelRefused { study, channel } => Some(RuleId::of_channel(study, *channel, false)),
+            Denial::ChannelNotCertified { channel } => Some(RuleId::of_certificate(*channel)),
+            Denial::ChannelNotOffered { channel } => Some(RuleId::of_gate(*channel)),
+            Denial::ForwardElsewhere => Some(RuleId::of_gate(Channel::LocalForward)),
+            _ => None,
         }
     }
 }

@@ -13,6 +13,8 @@
 //! wrongly, and a policy set older than the records (the gate compares [`PolicySet::epoch`]).
 
 mod authorisation;
+mod channel;
+pub mod command;
 mod decide;
 mod denial;
 pub mod disease;
@@ -23,6 +25,7 @@ mod rules;
 mod set;
 
 pub use authorisation::{MatrixRow, authorisation_matrix};
+pub use channel::{CertificateRules, Channel, ChannelRules, UnknownChannel};
 pub use decide::{Basis, Decision, Obligation, decide};
 pub use denial::Denial;
 pub use request::{Action, AdminAction, Facts, Request, Standing, StudyFacts};

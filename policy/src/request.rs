@@ -2,6 +2,7 @@ use std::fmt;
 
 use model::{DatasetId, PersonId, RoleId, StudyId, Timestamp};
 
+use crate::channel::{CertificateRules, Channel, ChannelRules};
 use crate::duo::{ConditionSet, Purpose};
 
 /// What someone wants, and when.
@@ -27,6 +28,8 @@ pub struct Request {
 pub enum Action {
     /// To open a session in a study's workspace.
     OpenSession,
+    /// To open one kind of channel in such a session.
+    Channel(Channel),
     /// To read a dataset from within a study.
     ReadDataset,
     /// To hand over a file into a dataset.
@@ -48,6 +51,8 @@ pub enum AdminAction {
     EnrolPerson,
     /// To lock a person out at once, or to let a locked one in again.
     LockPerson,
+    /// To say which channels a study permits.
+    SetChannels,
     /// To add a person to a study, or remove one.
     AddMember,
     /// To grant a study the use of a dataset.
@@ -73,6 +78,7 @@ impl AdminAction {
         AdminAction::CreateDataset,
         AdminAction::EnrolPerson,
         AdminAction::LockPerson,
+        AdminAction::SetChannels,
         AdminAction::AddMember,
         AdminAction::Grant,
         AdminAction::Revoke,
@@ -89,6 +95,7 @@ impl Action {
     pub fn all() -> impl Iterator<Item = Action> {
         [Action::OpenSession, Action::ReadDataset, Action::Deposit, Action::IssueCertificate]
             .into_iter()
+            .chain(Channel::ALL.into_iter().map(Action::Channel))
             .chain(AdminAction::ALL.into_iter().map(Action::Administer))
     }
 
@@ -96,6 +103,7 @@ impl Action {
     pub const fn name(self) -> &'static str {
         match self {
             Action::OpenSession => "open-session",
+            Action::Channel(channel) => channel.action(),
             Action::ReadDataset => "read-dataset",
             Action::Deposit => "deposit",
             Action::IssueCertificate => "issue-certificate",
@@ -104,6 +112,7 @@ impl Action {
                 AdminAction::CreateDataset => "create-dataset",
                 AdminAction::EnrolPerson => "enrol-person",
                 AdminAction::LockPerson => "lock-person",
+                AdminAction::SetChannels => "set-channels",
                 AdminAction::AddMember => "add-member",
                 AdminAction::Grant => "grant",
                 AdminAction::Revoke => "revoke",
@@ -120,10 +129,11 @@ impl Action {
     pub const fn resource(self) -> &'static str {
         match self {
             Action::OpenSession => "workspace",
+            Action::Channel(_) => "channel",
             Action::ReadDataset | Action::Deposit => "dataset",
             Action::IssueCertificate => "certificate",
             Action::Administer(action) => match action {
-                AdminAction::CreateStudy | AdminAction::AddMember => "study",
+                AdminAction::CreateStudy | AdminAction::SetChannels | AdminAction::AddMember => "study",
                 AdminAction::CreateDataset => "dataset",
                 AdminAction::EnrolPerson | AdminAction::LockPerson => "person",
                 AdminAction::Grant | AdminAction::Revoke => "grant",
@@ -156,6 +166,8 @@ pub struct Facts {
     /// The alternative sets of conditions under which the dataset of the request stands. None at
     /// all means that nobody recorded them, which no machine may take for "unrestricted".
     pub conditions: Vec<ConditionSet>,
+    /// What the certificate of a request for a channel permits.
+    pub certificate: CertificateRules,
 }
 
 /// How a person stands at the time of the request.
@@ -179,4 +191,6 @@ pub struct StudyFacts {
     pub until: Timestamp,
     /// The purposes for which it was approved.
     pub purposes: Vec<Purpose>,
+    /// The channels that it permits.
+    pub channels: ChannelRules,
 }

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::channel::Channel;
 use model::{DatasetId, GrantId, IdError, PersonId, RoleId, StudyId, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -104,6 +105,18 @@ impl RuleId {
 
     pub(crate) fn of_matrix(scope: &str, role: &RoleId, action: &str) -> RuleId {
         RuleId(format!("{scope}/{role}/{action}"))
+    }
+
+    pub(crate) fn of_channel(study: &StudyId, channel: Channel, allowed: bool) -> RuleId {
+        RuleId(format!("{study}/channel/{channel}/{}", if allowed { "allow" } else { "refuse" }))
+    }
+
+    pub(crate) fn of_certificate(channel: Channel) -> RuleId {
+        RuleId(format!("certificate/channel/{channel}/refuse"))
+    }
+
+    pub(crate) fn of_gate(channel: Channel) -> RuleId {
+        RuleId(format!("gate/channel/{channel}/refuse"))
     }
 
     /// The name as text.

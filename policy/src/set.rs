@@ -199,6 +199,10 @@ impl StudyRules {
         Ok(StudyRules { study: study.clone(), roles, grants: by_dataset, openers, readers, blocks })
     }
 
+    pub(crate) fn study(&self) -> &StudyId {
+        &self.study
+    }
+
     pub(crate) fn roles(&self, person: &PersonId) -> &[RoleId] {
         self.roles.get(person).map_or(&[], Vec::as_slice)
     }
@@ -280,7 +284,9 @@ const fn may(action: Action) -> &'static str {
     match action {
         Action::OpenSession => "may:open-session",
         Action::ReadDataset => "may:read-dataset",
-        Action::Deposit | Action::IssueCertificate | Action::Administer(_) => "may:nothing",
+        Action::Channel(_) | Action::Deposit | Action::IssueCertificate | Action::Administer(_) => {
+            "may:nothing"
+        }
     }
 }
 

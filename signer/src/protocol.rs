@@ -42,6 +42,10 @@ pub struct SignUser {
     pub source_address: Option<String>,
     /// Whether it permits a terminal.
     pub pty: bool,
+    /// Whether it permits forwarded ports, as far as the study does.
+    pub port_forwarding: bool,
+    /// The only command that it is for, if it is for one.
+    pub force_command: Option<String>,
 }
 
 /// Asks for a host's OpenSSH certificate.
@@ -205,6 +209,8 @@ mod tests {
             lifetime_secs: 900,
             source_address: Some("192.0.2.0/24".to_owned()),
             pty: true,
+            port_forwarding: true,
+            force_command: Some("true".to_owned()),
         });
         block_on(async {
             let mut frame = Vec::new();

@@ -119,6 +119,8 @@ impl Desk {
             lifetime: Duration::from_secs(request.lifetime_secs),
             source_addresses,
             pty: request.pty,
+            port_forwarding: request.port_forwarding,
+            force_command: request.force_command.clone(),
         };
         let ca = &self.authority.user_ca;
         let certificate = issue_user_certificate(&asked, ca, self.clock.now(), &*self.entropy);

@@ -82,6 +82,8 @@ fn user_request(lifetime_secs: u64) -> SignUser {
         lifetime_secs,
         source_address: Some("127.0.0.0/8".to_owned()),
         pty: true,
+        port_forwarding: true,
+        force_command: None,
     }
 }
 

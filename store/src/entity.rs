@@ -50,6 +50,7 @@ table! { study = "study" {
     purposes: String,
     until: i64,
     closed_at: Option<i64>,
+    channels: String,
 } }
 
 table! { membership = "membership" {

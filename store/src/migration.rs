@@ -6,7 +6,13 @@ use crate::error::OpenError;
 
 /// Statement by statement, since some drivers take one at a time; SQL that SQLite and PostgreSQL
 /// both take.
-const STEPS: &[&[&str]] = &[&[
+const STEPS: &[&[&str]] = &[FIRST, DECOYS, CHANNELS];
+
+/// What a study permits inside a connection; studies of before get what a new one begins with.
+const CHANNELS: &[&str] = &["ALTER TABLE study ADD COLUMN channels TEXT NOT NULL
+        DEFAULT '[\"shell\",\"exec\",\"terminal\",\"environment\",\"upload\"]'"];
+
+const FIRST: &[&str] = &[
     "CREATE TABLE policy_epoch (id BIGINT PRIMARY KEY CHECK (id = 1), epoch BIGINT NOT NULL)",
     "INSERT INTO policy_epoch (id, epoch) VALUES (1, 1)",
     "CREATE TABLE person (
@@ -46,12 +52,14 @@ const STEPS: &[&[&str]] = &[&[
         study TEXT NOT NULL REFERENCES study (id), agent TEXT NOT NULL REFERENCES agent (id),
         opened BIGINT NOT NULL, closed_at BIGINT, outcome TEXT)",
     "CREATE INDEX session_open ON session (opened) WHERE closed_at IS NULL",
-], &[
+];
+
+const DECOYS: &[&str] = &[
     "CREATE TABLE decoy (
         id TEXT PRIMARY KEY, kind TEXT NOT NULL CHECK (kind IN ('address', 'key', 'object')),
         what TEXT NOT NULL UNIQUE, note TEXT NOT NULL, added_at BIGINT NOT NULL,
         added_by TEXT NOT NULL REFERENCES person (id))",
-]];
+];
 
 /// Brings a database to the latest version, each step in a transaction of its own; a database of a
 /// later version is refused untouched.

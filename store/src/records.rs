@@ -4,7 +4,7 @@
 use model::{
     AgentId, DatasetId, DecoyId, GrantId, ObjectId, PersonId, RoleId, SessionId, StudyId, Timestamp,
 };
-use policy::{GrantRule, Grantee, Membership};
+use policy::{ChannelRules, GrantRule, Grantee, Membership};
 use serde::Serialize;
 
 /// A change that cannot follow the present state.
@@ -136,6 +136,13 @@ pub struct Study {
     pub until: Timestamp,
     /// Whether work goes on.
     pub state: StudyState,
+    /// The channels that it permits inside a connection, by name.
+    #[serde(serialize_with = "channel_names")]
+    pub channels: ChannelRules,
+}
+
+fn channel_names<S: serde::Serializer>(rules: &ChannelRules, to: S) -> Result<S::Ok, S::Error> {
+    rules.names().serialize(to)
 }
 
 /// Whether work on a study goes on.

@@ -16,6 +16,9 @@ use tests::node::{Device, Node, Ports};
 const SETUPS: usize = 25;
 const BULK: u64 = 512 << 20;
 const BULK_ROUNDS: usize = 5;
+/// A file that `sftp` carries.
+const FILE: u64 = 1 << 30;
+const FILE_ROUNDS: usize = 3;
 const CIPHERS: [(&str, &str); 2] =
     [("chacha20", "chacha20-poly1305@openssh.com"), ("aes256gcm", "aes256-gcm@openssh.com")];
 
@@ -35,8 +38,10 @@ fn main() -> Result<()> {
         figures.push(bench.bulk(&format!("ssh/bulk/down/{name}"), cipher, true)?);
         figures.push(bench.bulk(&format!("ssh/bulk/up/{name}"), cipher, false)?);
     }
+    figures.extend(bench.files(&dir)?);
     report(&figures)?;
     bench.node.stop()?;
+    fs::remove_dir_all(&dir)?;
     Ok(())
 }
 
@@ -88,6 +93,45 @@ impl Bench {
         Ok(Figure::less_is_better("ssh/setup/warm", "ms", median(&mut ours), "sshd", median(&mut theirs)))
     }
 
+    /// Megabytes per second of one file by `sftp`, set-up included: our server behind the broker, which
+    /// reads along and hashes, against OpenSSH's own.
+    fn files(&self, dir: &Path) -> Result<Vec<Figure>> {
+        self.device.sekisho("study channels bench --allow export")?.go()?.ok()?;
+        // In memory, so that no disk is measured; the far side is a disk for both.
+        let here = tempfile_in_memory()?;
+        let shown = here.display();
+        let home = dir.join("sshd");
+        let ours = |words: &str| self.sftp(&self.device.home.join("ssh_config"), "bench@gate", words);
+        let theirs = |words: &str| {
+            self.sftp(&self.direct, "root@direct", &words.replace("big", &home.join("big").to_string_lossy()))
+        };
+        let (put, get) = (format!("put {shown} big"), "get big /dev/null".to_owned());
+        let mut figures = Vec::new();
+        for (name, words) in [("ssh/sftp/put", put), ("ssh/sftp/get", get)] {
+            let (mut mine, mut other) = (Vec::new(), Vec::new());
+            for _ in 0..FILE_ROUNDS {
+                mine.push(ours(&words)?);
+                other.push(theirs(&words)?);
+            }
+            figures.push(Figure::more_is_better(name, "MB/s", median(&mut mine), "sshd", median(&mut other)));
+        }
+        fs::remove_file(here)?;
+        Ok(figures)
+    }
+
+    fn sftp(&self, config: &Path, to: &str, words: &str) -> Result<f64> {
+        let ran = run("sftp")
+            .arg("-F")
+            .arg(config)
+            .args("-q -o Compression=no -c aes256-gcm@openssh.com -b -")
+            .arg(to)
+            .stdin(format!("{words}\n"))
+            .within(Duration::from_secs(300))
+            .go()?
+            .ok()?;
+        Ok(FILE as f64 / 1e6 / ran.took.as_secs_f64())
+    }
+
     /// Megabytes per second of zeros, set-up included.
     fn bulk(&self, name: &str, cipher: &str, down: bool) -> Result<Figure> {
         let options = format!("-c {cipher} -o Compression=no");
@@ -120,6 +164,18 @@ impl Bench {
     }
 }
 
+/// A file of [`FILE`] bytes that are not all the same.
+fn tempfile_in_memory() -> Result<PathBuf> {
+    let path = PathBuf::from("/dev/shm").join(format!("sekisho-bench-{}", std::process::id()));
+    let mut piece = vec![0; 1 << 20];
+    std::io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut piece)?;
+    let mut file = fs::File::create(&path)?;
+    for _ in 0..FILE >> 20 {
+        std::io::Write::write_all(&mut file, &piece)?;
+    }
+    Ok(path)
+}
+
 /// A stock `sshd` on loopback that takes the same key, and a configuration for the client.
 fn direct_sshd(dir: &Path, home: &Path) -> Result<(Sshd, PathBuf)> {
     let folder = dir.join("sshd");
@@ -137,7 +193,7 @@ fn direct_sshd(dir: &Path, home: &Path) -> Result<(Sshd, PathBuf)> {
              AuthorizedKeysFile {shown}/authorized_keys\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nUsePAM no\n\
              StrictModes no\nUseDNS no\nPrintMotd no\nPrintLastLog no\nLogLevel ERROR\n\
-             SetEnv HOME={shown}\n"
+             SetEnv HOME={shown}\nSubsystem sftp /usr/lib/openssh/sftp-server\n"
         ),
     )?;
     let config = folder.join("ssh_config");

@@ -45,6 +45,8 @@ fn sign(socket: &str, person: &str, key: &str) -> ExitCode {
             lifetime_secs: 300,
             source_address: None,
             pty: true,
+            port_forwarding: true,
+            force_command: None,
         };
         anyhow::Ok(SignerClient::new(socket).sign_user(request).await?.to_openssh()?)
     };

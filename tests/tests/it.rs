@@ -9,6 +9,9 @@ use tests::command::{run, wait_for};
 use tests::node::{Device, Node, Ports, binary, left_behind};
 use tests::story::Story;
 
+#[path = "it/door.rs"]
+mod door;
+
 fn folder(name: &str) -> Result<std::path::PathBuf> {
     let dir = std::env::temp_dir().join(format!("sekisho-test-{name}"));
     if dir.exists() {

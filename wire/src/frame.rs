@@ -114,6 +114,7 @@ tags! {
     Stderr = 0x33, DATA_MAX;
     Exit = 0x34, CONTROL_MAX;
     Aborted = 0x35, CONTROL_MAX;
+    StdoutEof = 0x36, 0;
     OpenDeposit = 0x40, ORDER_MAX;
     Data = 0x41, DATA_MAX;
     DataEof = 0x42, 0;

@@ -116,7 +116,11 @@ classed! {
         access_until: Public
     }
     "session_refused" SessionRefused { code: Public, reason: Personal }
+    "channel_opened" ChannelOpened { what: Public, detail: Personal }
     "channel_refused" ChannelRefused { what: Public, detail: Personal }
+    "file_transferred" FileTransferred {
+        direction: Public, path: Personal, bytes: Internal, sha256: Internal, outcome: Public
+    }
     "session_closed" SessionClosed {
         exit: Internal, bytes_in: Internal, bytes_out: Internal, events_first: Public, events_last: Public,
         count: Public

@@ -8,6 +8,11 @@ use super::parts::{OTHER, SELF, bucket, device};
 use super::{API, AUTHENTICATION, DATASTORE, PROCESS, SSH, observed};
 use crate::{Event, EventKind, FindingReaction};
 
+/// OCSF's number for a regular file.
+const REGULAR_FILE: u8 = 1;
+/// OCSF's number for SHA-256.
+const SHA_256: u8 = 3;
+
 /// Puts in what the class of the event requires, and the objects it is about.
 pub(super) fn complete(event: &Event, class: u32, fields: &mut Map<String, Value>) {
     for (name, value) in about(event) {
@@ -77,7 +82,19 @@ fn about(event: &Event) -> Vec<(&'static str, Value)> {
         K::SessionClosed { bytes_in, bytes_out, .. } => {
             vec![("traffic", json!({ "bytes_in": bytes_in, "bytes_out": bytes_out }))]
         }
-        K::SessionRefused { .. } | K::ChannelRefused { .. } | K::SessionEnded { .. } => Vec::new(),
+        K::FileTransferred { path, bytes, sha256, .. } => {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            let mut file = json!({ "name": name, "path": path, "type_id": REGULAR_FILE, "size": bytes });
+            if let Some(sha256) = sha256 {
+                file["hashes"] =
+                    json!([{ "algorithm_id": SHA_256, "algorithm": "SHA-256", "value": sha256 }]);
+            }
+            vec![("file", file), ("traffic", json!({ "bytes": bytes }))]
+        }
+        K::SessionRefused { .. }
+        | K::ChannelOpened { .. }
+        | K::ChannelRefused { .. }
+        | K::SessionEnded { .. } => Vec::new(),
         K::DepositStarted { object, dataset, agent, .. } => {
             vec![bucket("dataset", dataset, Some(&object.to_string())), device(agent)]
         }

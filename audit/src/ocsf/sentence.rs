@@ -25,6 +25,11 @@ pub(crate) fn sentence(kind: &EventKind) -> String {
         }
         K::SessionOpened { workspace, agent, .. } => format!("session opened in {workspace} on {agent}"),
         K::SessionRefused { code, reason } => format!("session refused ({code}): {reason}"),
+        K::ChannelOpened { what, detail } if detail.is_empty() => format!("{} opened", what.code()),
+        K::ChannelOpened { what, detail } => format!("{} opened: {detail}", what.code()),
+        K::FileTransferred { direction, path, bytes, outcome, .. } => {
+            format!("{} of {path} {}, {bytes} bytes", direction.code(), outcome.code())
+        }
         K::ChannelRefused { what, detail } => format!("{} refused: {detail}", what.code()),
         K::SessionClosed { count, .. } => format!("session closed after {count} events"),
         K::SessionEnded { cause, reason, .. } => format!("session ended ({}): {reason}", cause.code()),

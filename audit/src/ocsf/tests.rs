@@ -10,8 +10,8 @@ use model::{ManualClock, SeededEntropy, Timestamp};
 
 use super::*;
 use crate::{
-    AuthFault, CertificateKind, ChannelKind, DecisionRecord, Door, EndCause, FindingLevel, FindingReaction,
-    Log, LogKey, Options, ReadFaultKind, RecordKind, SessionExit,
+    AuthFault, CertificateKind, ChannelKind, DecisionRecord, Direction, Door, EndCause, FindingLevel, FindingReaction,
+    Log, LogKey, Options, ReadFaultKind, RecordKind, SessionExit, TransferOutcome,
 };
 
 const AT: Timestamp = Timestamp::from_millis(1_790_000_000_007);
@@ -169,6 +169,21 @@ fn kinds() -> Vec<EventKind> {
             access_until: until,
         },
         K::SessionRefused { code: "no-grant".to_owned(), reason: text() },
+        K::ChannelOpened { what: ChannelKind::Exec, detail: text() },
+        K::FileTransferred {
+            direction: Direction::Upload,
+            path: format!("/home/alice/{}", text()),
+            bytes: 7,
+            sha256: Some("ab".repeat(32)),
+            outcome: TransferOutcome::Completed,
+        },
+        K::FileTransferred {
+            direction: Direction::Both,
+            path: String::new(),
+            bytes: 0,
+            sha256: None,
+            outcome: TransferOutcome::Aborted,
+        },
         K::ChannelRefused { what: ChannelKind::X11, detail: text() },
         closed(SessionExit::Code { code: 3 }),
         closed(SessionExit::Signal { name: "TERM".to_owned() }),

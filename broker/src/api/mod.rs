@@ -158,6 +158,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/decoys/{decoy}/remove", post(records::remove_decoy))
         .route("/v1/studies", post(records::create_study).get(records::studies))
         .route("/v1/studies/{study}/members", post(records::add_member))
+        .route("/v1/studies/{study}/channels", post(records::set_channels).get(records::channels))
         .route("/v1/datasets", post(records::create_dataset).get(records::datasets))
         .route("/v1/datasets/{dataset}/objects/{name}", put(upload::put))
         .route("/v1/objects", get(records::objects))

@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use data_encoding::BASE64;
 use gate::{NewDataset, NewDecoy, NewGrant, NewPerson, NewStudy};
 use model::{AgentId, DatasetId, DecoyId, GrantId, PersonId, RoleId, StudyId, Timestamp};
-use policy::Grantee;
+use policy::{Channel, ChannelRules, Grantee};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -64,6 +64,16 @@ pub struct Study {
 pub struct Member {
     person: PersonId,
     role: RoleId,
+}
+
+/// `POST /v1/studies/{study}/channels`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channels {
+    #[serde(default)]
+    allow: Vec<String>,
+    #[serde(default)]
+    refuse: Vec<String>,
 }
 
 /// `POST /v1/datasets`
@@ -197,6 +207,36 @@ pub(super) async fn add_member(
 ) -> Done {
     api.services.gate.add_member(&by, &study, &person, &role).await?;
     Ok(Answer(json!({ "study": study, "person": person, "role": role })))
+}
+
+pub(super) async fn channels(
+    State(api): House,
+    ThePerson(by): ThePerson,
+    Path(study): Path<StudyId>,
+) -> Done {
+    let rules = api.services.gate.channels(&by, &study).await?;
+    Ok(Answer(json!({ "study": study, "channels": listed(&rules) })))
+}
+
+pub(super) async fn set_channels(
+    State(api): House,
+    ThePerson(by): ThePerson,
+    Path(study): Path<StudyId>,
+    Asked(Channels { allow, refuse }): Asked<Channels>,
+) -> Done {
+    let named = |names: &[String]| {
+        let parsed = names.iter().map(|name| name.parse::<Channel>()).collect::<Result<Vec<_>, _>>();
+        parsed.map_err(|error| Fault::malformed(format!("{error}.")))
+    };
+    let (rules, ended) =
+        api.services.gate.set_channels(&by, &study, &named(&allow)?, &named(&refuse)?).await?;
+    Ok(Answer(json!({ "study": study, "channels": listed(&rules), "sessions_ended": ended })))
+}
+
+/// Every kind of channel, and whether it is open.
+fn listed(rules: &ChannelRules) -> serde_json::Value {
+    let offered = Channel::ALL.into_iter().filter(|channel| channel.is_offered());
+    offered.map(|channel| json!({ "channel": channel.name(), "allowed": rules.allows(channel) })).collect()
 }
 
 pub(super) async fn create_dataset(

@@ -137,6 +137,11 @@ impl InputBuffer {
         self.closing.cancel();
     }
 
+    /// Whether the client is gone, or the session over.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
     /// Waits until the client is gone.
     pub(crate) async fn closed(&self) {
         self.closing.cancelled().await;

@@ -12,6 +12,7 @@
 pub mod admission;
 mod algorithms;
 mod connection;
+mod files;
 mod input;
 mod issued;
 mod refusals;

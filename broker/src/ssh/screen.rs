@@ -1,9 +1,10 @@
-//! The client's side of one session channel: what the person sees.
+//! The client's side of one channel: what the person sees.
+
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use russh::ChannelWriteHalf;
-use russh::server::{Handle, Msg};
-use russh::{ChannelId, Sig};
+use russh::server::{ChannelOpenHandle, Handle, Msg};
+use russh::{ChannelId, ChannelOpenFailure, ChannelWriteHalf, Sig};
 use wire::message::Exited;
 
 /// Standard error, as extended data (RFC 4254, section 5.2).
@@ -18,13 +19,60 @@ pub(crate) struct Gone;
 pub(crate) struct Screen {
     channel: ChannelWriteHalf<Msg>,
     handle: Handle,
-    /// Whether the person's terminal is raw: then a line ends in `\r\n`.
-    raw: bool,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// A session. If its terminal is raw, a line ends in `\r\n`.
+    Session { raw: bool },
+    /// A forwarded connection, which has no place for words once it stands; `reply` says whether it
+    /// does, until then.
+    Forward { reply: Mutex<Option<Reply>> },
+}
+
+/// The answer to the opening of a channel, still to be given.
+struct Reply(ChannelOpenHandle);
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reply")
+    }
 }
 
 impl Screen {
     pub(crate) fn new(channel: ChannelWriteHalf<Msg>, handle: Handle, raw: bool) -> Screen {
-        Screen { channel, handle, raw }
+        Screen { channel, handle, kind: Kind::Session { raw } }
+    }
+
+    /// The screen of a forwarded connection that is still to be answered.
+    pub(crate) fn forward(
+        channel: ChannelWriteHalf<Msg>,
+        handle: Handle,
+        reply: ChannelOpenHandle,
+    ) -> Screen {
+        Screen { channel, handle, kind: Kind::Forward { reply: Mutex::new(Some(Reply(reply))) } }
+    }
+
+    /// What was asked for runs.
+    pub(crate) async fn opened(&self) {
+        if let Some(reply) = self.reply() {
+            reply.accept().await;
+        }
+    }
+
+    /// The workspace sends no more; input may go on.
+    pub(crate) async fn eof(&self) -> Result<(), Gone> {
+        self.channel.eof().await.map_err(|_| Gone)
+    }
+
+    fn reply(&self) -> Option<ChannelOpenHandle> {
+        match &self.kind {
+            Kind::Session { .. } => None,
+            Kind::Forward { reply } => {
+                reply.lock().unwrap_or_else(PoisonError::into_inner).take().map(|reply| reply.0)
+            }
+        }
     }
 
     pub(crate) fn id(&self) -> ChannelId {
@@ -43,12 +91,16 @@ impl Screen {
 
     /// A line from the broker itself, on standard error.
     pub(crate) async fn say(&self, text: &str) -> Result<(), Gone> {
-        self.stderr(line(text, self.raw)).await
+        match self.kind {
+            Kind::Session { raw } => self.stderr(line(text, raw)).await,
+            Kind::Forward { .. } => Ok(()),
+        }
     }
 
     /// Says how the command ended and closes the channel.
     pub(crate) async fn exit(&self, exited: &Exited) -> Result<(), Gone> {
         match exited {
+            _ if matches!(self.kind, Kind::Forward { .. }) => {}
             Exited::Code(code) => self.channel.exit_status(u32::from(*code)).await.map_err(|_| Gone)?,
             Exited::Signal { name, core } => self
                 .handle
@@ -62,6 +114,11 @@ impl Screen {
 
     /// Says why, and closes the channel with a status of `sysexits.h`.
     pub(crate) async fn fail(&self, text: &str, status: u8) -> Result<(), Gone> {
+        if let Some(reply) = self.reply() {
+            let reason = format!("sekisho: {}", plain(text));
+            reply.reject(ChannelOpenFailure::Other { code: 1, reason }).await;
+            return Ok(());
+        }
         self.say(text).await?;
         self.exit(&Exited::Code(status)).await
     }
@@ -71,8 +128,11 @@ impl Screen {
 fn line(text: &str, raw: bool) -> Bytes {
     let end = if raw { "\r\n" } else { "\n" };
     let start = if raw { "\r\n" } else { "" };
-    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    Bytes::from(format!("{start}sekisho: {plain}{end}"))
+    Bytes::from(format!("{start}sekisho: {}{end}", plain(text)))
+}
+
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The signal of this RFC 4254 name.

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use audit::{Event, EventKind, SessionExit};
-use gate::{EndCause, Entry, OpenSession, Outcome, Permit, Refusal, RefusalKind, SessionRequest};
+use bytes::Bytes;
+use gate::{EndCause, Entry, OpenSession, Outcome, Permit, Refusal, RefusalKind, SessionRequest, Wanted};
 use model::{AgentId, StudyId};
+use policy::CertificateRules;
 use russh::Disconnect;
 use russh::server::Handle;
 use tokio::time::timeout;
@@ -17,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use wire::message::{Command, Exited, Pty, SessionInput, SessionOutput};
 
 use super::Services;
+use super::files::Files;
 use super::input::{Input, InputBuffer};
 use super::screen::{Gone, Screen};
 use super::sever::Knife;
@@ -40,13 +43,18 @@ const CUT: Duration = Duration::from_millis(200);
 /// How long an agent may take to hear that a session is over.
 const TELL_AGENT: Duration = Duration::from_millis(100);
 
-/// What a client asks for with `shell` or `exec`.
+/// What a client asks for.
 #[derive(Debug)]
 pub(crate) struct Wish {
     pub(crate) entry: Entry,
     pub(crate) study: StudyId,
+    pub(crate) certificate: CertificateRules,
     pub(crate) purpose: Option<String>,
-    pub(crate) command: Command,
+    pub(crate) wanted: Wanted,
+    /// The bytes of the command, if it is one.
+    pub(crate) line: Vec<u8>,
+    /// What the client asked for, if its certificate forces another command.
+    pub(crate) original: Option<String>,
     pub(crate) pty: Option<Pty>,
     pub(crate) env: Vec<(String, String)>,
     /// What was refused on the way here, for the person to read.
@@ -128,12 +136,24 @@ async fn serve(
     for notice in &permit.action().notices {
         screen.say(notice).await.ok();
     }
+    if !permit.action().environment && !wish.env.is_empty() {
+        screen.say("This study lets no variables of your environment come along.").await.ok();
+    }
     let counts = Counts::default();
+    let files = (wish.wanted == Wanted::Sftp).then(|| Files::new(permit.action()));
     let (end, refused) = match start(services, &link, &permit, &wish, input).await {
-        Ok(stream) => (carry(services, stream, screen, input, &permit, &counts).await, None),
+        Ok(stream) => {
+            screen.opened().await;
+            let carried =
+                Carried { services, screen, permit: &permit, counts: &counts, files: files.as_ref() };
+            (carried.carry(stream, input).await, None)
+        }
         Err(NotStarted::Refused { code, message }) => (End::Aborted(code), Some(message)),
         Err(NotStarted::End(end)) => (end, None),
     };
+    if let Some(files) = &files {
+        files.end(services, &permit).await;
+    }
     finish(services, end, refused, screen, line, permit, &counts).await
 }
 
@@ -143,10 +163,8 @@ fn asked(wish: &Wish, agent: &AgentId) -> SessionRequest {
         purpose: wish.purpose.clone(),
         agent: agent.clone(),
         pty: wish.pty.is_some(),
-        command: match &wish.command {
-            Command::Shell => None,
-            Command::Exec(line) => Some(String::from_utf8_lossy(line).into_owned()),
-        },
+        wanted: wish.wanted.clone(),
+        certificate: wish.certificate,
     }
 }
 
@@ -186,12 +204,15 @@ async fn start(
         .gate
         .session_ticket(permit, link.agent())
         .map_err(|refusal| NotStarted::Refused { code: refusal.code, message: refusal.message })?;
-    let order = wire::message::OpenSession {
-        ticket,
-        command: wish.command.clone(),
-        pty: wish.pty.clone(),
-        env: wish.env.clone(),
+    let command = match wish.wanted {
+        Wanted::Shell => Command::Shell,
+        Wanted::Exec(_) => Command::Exec(wish.line.clone()),
+        Wanted::Sftp => Command::Sftp { data: permit.action().files.export_data },
+        Wanted::Forward(port) => Command::Connect { port },
     };
+    let mut env = if permit.action().environment { wish.env.clone() } else { Vec::new() };
+    env.extend(wish.original.iter().map(|line| ("SSH_ORIGINAL_COMMAND".to_owned(), line.clone())));
+    let order = wire::message::OpenSession { ticket, command, pty: wish.pty.clone(), env };
     let opening = async {
         let mut stream = link.open_session(order).await.map_err(|_| End::AgentLost)?;
         match stream.receiver.next().await {
@@ -215,81 +236,146 @@ async fn start(
     }
 }
 
-/// Carries bytes both ways until something ends the session; then tells the agent.
-async fn carry(
-    services: &Services,
-    mut stream: SessionStream,
-    screen: &Screen,
-    input: &InputBuffer,
-    permit: &Permit<OpenSession>,
-    counts: &Counts,
-) -> End {
-    let end = {
-        let sender = &mut stream.sender;
-        let receiver = &mut stream.receiver;
-        tokio::select! {
-            biased;
-            cause = permit.ended() => End::PermitEnded(cause),
-            () = services.stopping.cancelled() => End::Stopping,
-            end = outward(receiver, screen, counts) => end,
-            end = inward(sender, input, counts) => end,
-        }
-    };
-    let over = match &end {
-        End::Exited(_) | End::Aborted(_) | End::AgentLost => None,
-        End::ClientGone => Some("the client left".to_owned()),
-        End::PermitEnded(cause) => Some(cause.cause.code().to_owned()),
-        End::Stopping => Some("the broker is stopping".to_owned()),
-    };
-    if let Some(reason) = over {
-        let _ = timeout(TELL_AGENT, stream.sender.kill(reason)).await;
-    }
-    end
+/// What both directions of a session work with.
+struct Carried<'a> {
+    services: &'a Services,
+    screen: &'a Screen,
+    permit: &'a Permit<OpenSession>,
+    counts: &'a Counts,
+    files: Option<&'a Files>,
 }
 
-async fn inward(sender: &mut SessionSender, input: &InputBuffer, counts: &Counts) -> End {
-    loop {
-        let message = match input.next().await {
-            Input::Data(data) => {
-                counts.inward.fetch_add(data.len() as u64, Ordering::Relaxed);
-                SessionInput::Stdin(data)
+impl Carried<'_> {
+    /// Carries bytes both ways until something ends the session; then tells the agent.
+    async fn carry(&self, mut stream: SessionStream, input: &InputBuffer) -> End {
+        let end = {
+            let sender = &mut stream.sender;
+            let receiver = &mut stream.receiver;
+            tokio::select! {
+                biased;
+                cause = self.permit.ended() => End::PermitEnded(cause),
+                () = self.services.stopping.cancelled() => End::Stopping,
+                end = self.outward(receiver) => end,
+                end = self.inward(sender, input) => end,
             }
-            Input::Eof => SessionInput::StdinEof,
-            Input::Resize(size) => SessionInput::Resize(size),
-            Input::Signal(name) => SessionInput::Signal(name),
-            Input::Closed => return End::ClientGone,
         };
-        if sender.send(message).await.is_err() {
-            // The command may have ended: the other direction tells how.
-            input.closed().await;
-            return End::ClientGone;
+        let over = match &end {
+            End::Exited(_) | End::AgentLost => None,
+            // Either the agent ended it, and hears nothing any more, or this side did.
+            End::Aborted(reason) => Some(reason.clone()),
+            End::ClientGone => Some("the client left".to_owned()),
+            End::PermitEnded(cause) => Some(cause.cause.code().to_owned()),
+            End::Stopping => Some("the broker is stopping".to_owned()),
+        };
+        if let Some(reason) = over {
+            let _ = timeout(TELL_AGENT, stream.sender.kill(reason)).await;
         }
+        end
+    }
+
+    async fn inward(&self, sender: &mut SessionSender, input: &InputBuffer) -> End {
+        loop {
+            let message = match input.next().await {
+                Input::Data(data) => {
+                    self.counts.inward.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    let Some(files) = self.files else {
+                        if sender.send(SessionInput::Stdin(data)).await.is_err() {
+                            return gone(input).await;
+                        }
+                        continue;
+                    };
+                    let pieces = tokio::select! {
+                        pieces = files.from_client(data) => pieces,
+                        () = input.closed() => return End::ClientGone,
+                    };
+                    match pieces {
+                        Ok(pieces) => {
+                            for piece in pieces {
+                                if sender.send(SessionInput::Stdin(piece)).await.is_err() {
+                                    return gone(input).await;
+                                }
+                            }
+                        }
+                        Err(broken) => return End::Aborted(broken.to_string()),
+                    }
+                    continue;
+                }
+                Input::Eof => SessionInput::StdinEof,
+                Input::Resize(size) => SessionInput::Resize(size),
+                Input::Signal(name) => SessionInput::Signal(name),
+                Input::Closed => return End::ClientGone,
+            };
+            if sender.send(message).await.is_err() {
+                return gone(input).await;
+            }
+        }
+    }
+
+    async fn outward(&self, receiver: &mut SessionReceiver) -> End {
+        loop {
+            let next = match self.files {
+                None => receiver.next().await,
+                Some(files) => {
+                    let next = tokio::select! {
+                        biased;
+                        next = receiver.next() => Some(next),
+                        () = files.answers() => None,
+                    };
+                    if let Some(Ok(Some(SessionOutput::Stdout(data)))) = &next
+                        && let Err(broken) = files.from_server(data.clone())
+                    {
+                        return End::Aborted(broken.to_string());
+                    }
+                    match files.deliver(self.services, self.permit, self.screen).await {
+                        Ok(pieces) => {
+                            for piece in pieces {
+                                if self.write(piece).await == Err(Gone) {
+                                    return End::ClientGone;
+                                }
+                            }
+                        }
+                        Err(refusal) => return End::Aborted(refusal.message),
+                    }
+                    match next {
+                        None | Some(Ok(Some(SessionOutput::Stdout(_)))) => continue,
+                        Some(other) => other,
+                    }
+                }
+            };
+            let written = match next {
+                Ok(Some(SessionOutput::Stdout(data))) => self.write(data).await,
+                Ok(Some(SessionOutput::Stderr(data))) => {
+                    self.count(&data);
+                    self.screen.stderr(data).await
+                }
+                Ok(Some(SessionOutput::StdoutEof)) => self.screen.eof().await,
+                Ok(Some(SessionOutput::Exit(exited))) => return End::Exited(exited),
+                Ok(Some(SessionOutput::Aborted { reason })) => return End::Aborted(reason),
+                Ok(Some(SessionOutput::Opened { .. } | SessionOutput::Refused(_))) => {
+                    return End::Aborted("the agent spoke out of turn".to_owned());
+                }
+                Ok(None) | Err(_) => return End::AgentLost,
+            };
+            if written == Err(Gone) {
+                return End::ClientGone;
+            }
+        }
+    }
+
+    async fn write(&self, data: Bytes) -> Result<(), Gone> {
+        self.count(&data);
+        self.screen.stdout(data).await
+    }
+
+    fn count(&self, data: &Bytes) {
+        self.counts.outward.fetch_add(data.len() as u64, Ordering::Relaxed);
     }
 }
 
-async fn outward(receiver: &mut SessionReceiver, screen: &Screen, counts: &Counts) -> End {
-    loop {
-        let written = match receiver.next().await {
-            Ok(Some(SessionOutput::Stdout(data))) => {
-                let size = data.len() as u64;
-                screen.stdout(data).await.map(|()| size)
-            }
-            Ok(Some(SessionOutput::Stderr(data))) => {
-                let size = data.len() as u64;
-                screen.stderr(data).await.map(|()| size)
-            }
-            Ok(Some(SessionOutput::Exit(exited))) => return End::Exited(exited),
-            Ok(Some(SessionOutput::Aborted { reason })) => return End::Aborted(reason),
-            Ok(Some(SessionOutput::Opened { .. } | SessionOutput::Refused(_))) => {
-                return End::Aborted("the agent spoke out of turn".to_owned());
-            }
-            Ok(None) | Err(_) => return End::AgentLost,
-        };
-        match written {
-            Ok(size) => counts.outward.fetch_add(size, Ordering::Relaxed),
-            Err(Gone) => return End::ClientGone,
-        };
-    }
+/// The agent takes no more: the command may have ended, and the other direction tells how.
+async fn gone(input: &InputBuffer) -> End {
+    input.closed().await;
+    End::ClientGone
 }
 
 /// Records the end, then shows it to the person.
@@ -385,9 +471,9 @@ fn told(end: &End) -> (SessionExit, Option<EndCause>) {
 }
 
 /// Tells the person that something is not offered, and closes the channel.
-pub(crate) async fn deny(screen: Screen, text: &str, gone: CancellationToken) {
+pub(crate) async fn deny(screen: Screen, text: String, gone: CancellationToken) {
     tokio::select! {
-        _ = screen.fail(text, NOT_PERMITTED) => {}
+        _ = screen.fail(&text, NOT_PERMITTED) => {}
         () = gone.cancelled() => {}
     }
 }

@@ -97,6 +97,8 @@ impl Ca {
                     lifetime: Duration::from_secs(asked.lifetime_secs),
                     source_addresses: Vec::new(),
                     pty: asked.pty,
+                    port_forwarding: asked.port_forwarding,
+                    force_command: asked.force_command,
                 };
                 let cert = issue_user_certificate(&request, &self.user, now(), &OsEntropy).unwrap();
                 Answer::Ssh(cert.to_openssh().unwrap())
@@ -322,6 +324,11 @@ impl House {
         self.made(&format!("/v1/grants/{}/revoke", self.grant), json!({"reason": "consent withdrawn"})).await
     }
 
+    /// Changes what the study permits inside a connection.
+    pub async fn channels(&self, allow: &[&str], refuse: &[&str]) -> Value {
+        self.made("/v1/studies/study:brca/channels", json!({"allow": allow, "refuse": refuse})).await
+    }
+
     /// Every record of the log, as text.
     pub fn records(&self) -> Vec<String> {
         let log = self.node().services().gate.log().clone();
@@ -370,13 +377,34 @@ impl Person {
             "-o",
             "GlobalKnownHostsFile=/dev/null",
         ]);
-        command.args(["-o", "ExitOnForwardFailure=yes", "-o", "ControlPath=none"]);
+        command.args(["-o", "ExitOnForwardFailure=yes"]);
         let option = |name: &str, file: &str| format!("{name}={}", self.dir.join(file).display());
         command.arg("-o").arg(option("UserKnownHostsFile", "known_hosts"));
         command.arg("-o").arg(option("CertificateFile", "cert.pub")).arg("-i").arg(self.dir.join("key"));
         command.args(args).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+
+    /// The outcome of `sftp` with these commands: exit status, standard output, standard error.
+    pub async fn sftp(&self, commands: &[&str]) -> (i32, Vec<u8>, String) {
+        let ssh = self.ssh(&[]);
+        let mut command = tokio::process::Command::new("sftp");
+        let mut args = ssh.as_std().get_args();
+        while let Some(arg) = args.next() {
+            // The same options; `sftp` has another word for the port.
+            command.arg(if arg == "-p" { std::ffi::OsStr::new("-P") } else { arg });
+        }
+        command.args(["-b", "-", "brca@127.0.0.1"]).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let _ = stdin.write_all((commands.join("\n") + "\n").as_bytes()).await;
+        drop(stdin);
+        let output =
+            tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code().unwrap_or(-1), output.stdout, said)
     }
 
     /// The outcome of `ssh`: exit status, standard output, standard error.
@@ -410,10 +438,16 @@ async fn obey(link: BrokerLink) {
 async fn perform(open: wire::message::OpenSession, stream: SessionStream) {
     let (mut sender, mut receiver) = (stream.sender, stream.receiver);
     let workspace = model::WorkspaceId::from_name("w1").unwrap();
+    if let Command::Connect { port } = open.command {
+        return connect(port, sender, receiver).await;
+    }
     sender.send(SessionOutput::Opened { workspace, cold: false }).await.unwrap();
     let line = match open.command {
         Command::Shell => "cat".to_owned(),
         Command::Exec(line) => String::from_utf8(line).unwrap(),
+        // A server of another make: what the broker says of files must hold for it too.
+        Command::Sftp { .. } => "exec /usr/lib/openssh/sftp-server".to_owned(),
+        Command::Connect { .. } => unreachable!(),
     };
     let mut child = tokio::process::Command::new("sh")
         .arg("-c")
@@ -465,6 +499,50 @@ async fn perform(open: wire::message::OpenSession, stream: SessionStream) {
             None => Exited::Signal { name: "TERM".to_owned(), core: false },
         };
         let _ = sender.send(SessionOutput::Exit(exited)).await;
+        sender.gone().await;
+    };
+    tokio::select! {
+        () = output => {}
+        () = input => {}
+    }
+}
+
+async fn connect(
+    port: u16,
+    mut sender: wire::agent::SessionSender,
+    mut receiver: wire::agent::SessionReceiver,
+) {
+    let Ok(stream) = TcpStream::connect(("127.0.0.1", port)).await else {
+        let message = format!("Nothing in your workspace answers on port {port}.");
+        let refused = wire::message::Refused { code: "connect.refused".to_owned(), message };
+        return sender.send(SessionOutput::Refused(refused)).await.unwrap();
+    };
+    let workspace = model::WorkspaceId::from_name("w1").unwrap();
+    sender.send(SessionOutput::Opened { workspace, cold: false }).await.unwrap();
+    let (mut from, mut to) = stream.into_split();
+    let input = async move {
+        loop {
+            match receiver.next().await {
+                Ok(Some(SessionInput::Stdin(data))) => to.write_all(&data).await.unwrap(),
+                Ok(Some(SessionInput::StdinEof)) => to.shutdown().await.unwrap(),
+                Ok(Some(SessionInput::Kill { .. })) | Ok(None) | Err(_) => return,
+                Ok(Some(_)) => {}
+            }
+        }
+    };
+    let output = async {
+        let mut out = vec![0; 64 << 10];
+        loop {
+            match from.read(&mut out).await.unwrap() {
+                0 => break,
+                n => {
+                    let piece = Bytes::copy_from_slice(&out[..n]);
+                    sender.send(SessionOutput::Stdout(piece)).await.unwrap();
+                }
+            }
+        }
+        sender.send(SessionOutput::StdoutEof).await.unwrap();
+        sender.send(SessionOutput::Exit(Exited::Code(0))).await.unwrap();
         sender.gone().await;
     };
     tokio::select! {

@@ -19,6 +19,11 @@ fn noise(len: usize) -> Vec<u8> {
     bytes
 }
 
+fn sha2(content: &[u8]) -> Vec<u8> {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(content).to_vec()
+}
+
 /// Resident memory of this process, in bytes.
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -126,6 +131,8 @@ async fn a_certificate_that_opens_nothing_says_why() {
         lifetime: Duration::from_secs(lifetime),
         source_addresses: Vec::new(),
         pty: true,
+        port_forwarding: true,
+        force_command: None,
     };
     let good = std::fs::read_to_string(alice.dir.join("cert.pub")).unwrap();
     let present = async |cert: ssh_key::Certificate, words: &str, fault: &str| {
@@ -167,15 +174,205 @@ async fn what_is_not_offered_is_refused_in_words_and_recorded() {
     let alice = house.alice(None).await;
     let (code, _, said) = alice.run(&["-W", "10.0.0.1:22", "brca@127.0.0.1"]).await;
     assert_eq!(code, 255);
-    assert!(said.contains("connections out of the enclave are not open here"), "{said}");
+    assert!(said.contains("leads into workspaces and not to other machines"), "{said}");
     assert!(house.recorded(&["channel_refused", "port-forwarding", "10.0.0.1:22"]).await);
-    let (code, _, said) = alice.run(&["-s", "brca@127.0.0.1", "sftp"]).await;
+    let (code, _, said) = alice.run(&["-s", "brca@127.0.0.1", "telemetry"]).await;
     assert_eq!(code, 77, "{said}");
-    assert!(said.contains("File transfer is not open yet"), "{said}");
-    assert!(house.recorded(&["channel_refused", "subsystem", "sftp"]).await);
+    assert!(said.contains("Subsystems other than sftp are not offered"), "{said}");
+    assert!(house.recorded(&["channel_refused", "gate/channel/subsystem/refuse", "telemetry"]).await);
+    let (code, _, said) = alice.run(&["-W", "localhost:8888", "brca@127.0.0.1"]).await;
+    assert_eq!(code, 255);
+    assert!(said.contains("not open in study:brca"), "{said}");
+    assert!(house.recorded(&["channel_refused", "study:brca/channel/port-forwarding/refuse"]).await);
+    let (code, _, said) = alice.run(&["-A", "brca@127.0.0.1", "true"]).await;
+    assert_eq!(code, 0, "{said}");
+    for (what, line) in [("export", "scp -f x"), ("export", "rsync --server --sender . x")] {
+        let (code, _, said) = alice.run(&["brca@127.0.0.1", line]).await;
+        assert_eq!(code, 77, "{said}");
+        assert!(said.contains("airlock"), "{said}");
+        assert!(house.recorded(&["channel_refused", what, line]).await);
+    }
     let (code, _, _) = alice.run(&["-R", "9999:localhost:1", "brca@127.0.0.1", "true"]).await;
     assert_eq!(code, 255);
     assert!(house.recorded(&["channel_refused", "remote-forwarding"]).await);
+}
+
+/// A certificate for one command, whatever is asked; and what it does not permit is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_certificate_says_holds_for_every_channel() {
+    let mut house = House::new().await;
+    house.agent_comes().await;
+    house.channels(&["port-forwarding"], &[]).await;
+    let alice = house.alice(None).await;
+    let key = ssh_key::PrivateKey::read_openssh_file(alice.dir.join("key")).unwrap();
+    let request = UserCertificateRequest {
+        person: PersonId::from_name("alice").unwrap(),
+        public_key: key.public_key().clone(),
+        lifetime: Duration::from_secs(600),
+        source_addresses: Vec::new(),
+        pty: false,
+        port_forwarding: false,
+        force_command: Some("echo forced: $SSH_ORIGINAL_COMMAND".to_owned()),
+    };
+    let present = |request: &UserCertificateRequest| {
+        let cert = issue_user_certificate(request, &house.ca.user, SystemClock.now(), &OsEntropy).unwrap();
+        std::fs::write(alice.dir.join("cert.pub"), cert.to_openssh().unwrap()).unwrap();
+    };
+    present(&request);
+    let (code, out, said) = alice.run(&["brca@127.0.0.1", "rm -rf 研究"]).await;
+    assert_eq!((code, String::from_utf8(out).unwrap().as_str()), (0, "forced: rm -rf 研究\n"), "{said}");
+    let (_, out, said) = alice.run(&["brca@127.0.0.1"]).await;
+    assert_eq!(String::from_utf8(out).unwrap(), "forced:\n", "{said}");
+    let (_, out, said) = alice.run(&["-s", "brca@127.0.0.1", "sftp"]).await;
+    assert_eq!(String::from_utf8(out).unwrap(), "forced: internal-sftp\n", "{said}");
+    let (code, _, said) = alice.run(&["-tt", "brca@127.0.0.1", "x"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("not permitted by your certificate"), "{said}");
+    assert!(house.recorded(&["channel_refused", "certificate/channel/terminal/refuse"]).await);
+    let (code, _, said) = alice.run(&["-W", "localhost:8888", "brca@127.0.0.1"]).await;
+    assert_eq!(code, 255);
+    assert!(said.contains("not permitted by your certificate"), "{said}");
+    let files = UserCertificateRequest { force_command: Some("internal-sftp".to_owned()), ..request };
+    present(&files);
+    let (code, out, said) = alice.sftp(&["pwd"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(String::from_utf8_lossy(&out).contains("/"), "{said}");
+    // Its shell is a server of files too: it gives up on what is no packet.
+    let (_, out, _) = alice.run(&["brca@127.0.0.1", "echo escaped"]).await;
+    assert!(!String::from_utf8_lossy(&out).contains("escaped"));
+}
+
+/// Against a server that is not ours: what the broker lets through is what it should.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_come_in_and_do_not_go_out_and_each_is_on_record() {
+    let mut house = House::new().await;
+    house.agent_comes().await;
+    let alice = house.alice(None).await;
+    let (there, here) = (alice.dir.join("there"), alice.dir.join("here"));
+    std::fs::create_dir(&there).unwrap();
+    let content = noise(3 << 20);
+    std::fs::write(&here, &content).unwrap();
+    let hash = data_encoding::HEXLOWER.encode(&sha2(&content));
+    let (up, back) = (there.join("研究.bin"), alice.dir.join("back"));
+    let put = format!("put {} {}", here.display(), up.display());
+    let get = format!("get {} {}", up.display(), back.display());
+    let (code, _, said) = alice.sftp(&[&put, "ls -l", "pwd"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(std::fs::read(&up).unwrap() == content);
+    assert!(house.recorded(&["file_transferred", "upload", "研究.bin", &hash, "completed"]).await);
+    let (code, _, said) = alice.sftp(&[&get]).await;
+    assert_ne!(code, 0);
+    assert!(said.contains("airlock"), "{said}");
+    assert!(!back.exists() || std::fs::read(&back).unwrap().is_empty());
+    assert!(house.recorded(&["channel_refused", "study:brca/channel/export/refuse", "研究.bin"]).await);
+
+    house.channels(&["export"], &["upload"]).await;
+    let (code, _, said) = alice.sftp(&[&get]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(std::fs::read(&back).unwrap() == content);
+    assert!(house.recorded(&["file_transferred", "download", "研究.bin", &hash]).await);
+    for change in [&put, "mkdir x", "rm /tmp/x", "rename /tmp/x /tmp/y"] {
+        let (code, _, said) = alice.sftp(&[change]).await;
+        assert_ne!(code, 0, "{change}");
+        assert!(said.contains("not open in study:brca"), "{change}: {said}");
+    }
+    house.channels(&[], &["export"]).await;
+    let (code, _, said) = alice.sftp(&["pwd"]).await;
+    assert_eq!(code, 77, "{said}");
+    assert!(said.contains("sekisho put"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_of_the_workspace_are_reached_and_half_closed_connections_work() {
+    let mut house = House::new().await;
+    house.agent_comes().await;
+    house.channels(&["port-forwarding"], &[]).await;
+    let alice = house.alice(None).await;
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = server.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = server.accept().await {
+            tokio::spawn(async move {
+                // It answers only once the other side has said that it is done.
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).await.unwrap();
+                stream.write_all(&all).await.unwrap();
+            });
+        }
+    });
+    let sent = noise(5 << 20);
+    let target = format!("localhost:{port}");
+    let mut child = alice.ssh(&["-W", &target, "brca@127.0.0.1"]).stdin(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let writing = tokio::spawn({
+        let sent = sent.clone();
+        async move { stdin.write_all(&sent).await.unwrap() }
+    });
+    let mut got = Vec::new();
+    tokio::time::timeout(Duration::from_secs(60), stdout.read_to_end(&mut got)).await.unwrap().unwrap();
+    writing.await.unwrap();
+    assert!(got == sent, "{} of {}", got.len(), sent.len());
+    assert!(house.recorded(&["channel_opened", "port-forwarding", &port.to_string()]).await);
+    let (code, _, said) = alice.run(&["-W", "localhost:1", "brca@127.0.0.1"]).await;
+    assert_eq!(code, 255);
+    assert!(said.contains("answers on port 1"), "{said}");
+}
+
+/// One stalled session of files, with everything outstanding, in a connection with others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_transfer_costs_nobody_else_anything() {
+    use wire::sftp::{Packet, kind, open};
+    let mut house = House::new().await;
+    house.agent_comes().await;
+    house.channels(&["export"], &[]).await;
+    let alice = house.alice(None).await;
+    let big = alice.dir.join("big");
+    std::fs::File::create(&big).unwrap().set_len(64 << 20).unwrap();
+    let control = format!("ControlPath={}/mux", alice.dir.display());
+    let mut master = alice.ssh(&["-o", &control, "-M", "-N", "brca@127.0.0.1"]).spawn().unwrap();
+    while !alice.dir.join("mux").exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let shared = ["-o", &control, "brca@127.0.0.1"];
+    let mut stalled =
+        alice.ssh(&["-o", &control, "-s", "brca@127.0.0.1", "sftp"]).stdin(Stdio::piped()).spawn().unwrap();
+    let stdin = stalled.stdin.as_mut().unwrap();
+    let path = big.to_str().unwrap().as_bytes();
+    let begin = [
+        Packet::new(kind::INIT).u32(3).finish(),
+        Packet::answer(kind::OPEN, 1).string(path).u32(open::READ).u32(0).finish(),
+    ];
+    stdin.write_all(&begin.concat()).await.unwrap();
+    let mut answer = vec![0; 4];
+    let mut handle = Vec::new();
+    for _ in 0..2 {
+        let stdout = stalled.stdout.as_mut().unwrap();
+        stdout.read_exact(&mut answer).await.unwrap();
+        handle = vec![0; u32::from_be_bytes(answer[..4].try_into().unwrap()) as usize];
+        stdout.read_exact(&mut handle).await.unwrap();
+    }
+    assert_eq!(handle[0], kind::HANDLE);
+    let handle = handle[9..].to_vec();
+    let reads: Vec<u8> = (0..64u32)
+        .flat_map(|i| {
+            let offset = u64::from(i) * 261_120;
+            Packet::answer(kind::READ, 2 + i).string(&handle).u64(offset).u32(261_120).finish()
+        })
+        .collect();
+    let before = resident();
+    stalled.stdin.as_mut().unwrap().write_all(&reads).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for _ in 0..5 {
+        let begun = Instant::now();
+        let (code, out, said) = alice.run(&[&shared[..], &["echo hi"]].concat()).await;
+        assert_eq!((code, out.as_slice()), (0, &b"hi\n"[..]), "{said}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes more");
+    stalled.kill().await.unwrap();
+    master.kill().await.unwrap();
+    assert!(house.recorded(&["file_transferred", "big", "aborted"]).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

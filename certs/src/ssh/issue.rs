@@ -34,6 +34,10 @@ pub struct UserCertificateRequest {
     pub source_addresses: Vec<Cidr>,
     /// Whether it permits a terminal.
     pub pty: bool,
+    /// Whether it permits forwarded ports, as far as the study does.
+    pub port_forwarding: bool,
+    /// The only command that it is for, if it is for one.
+    pub force_command: Option<String>,
 }
 
 /// What a host's certificate is asked for.
@@ -118,6 +122,12 @@ pub fn issue_user_certificate(
         builder.cert_type(CertType::User)?.key_id(who)?.valid_principal(who)?;
         if request.pty {
             builder.extension("permit-pty", "")?;
+        }
+        if request.port_forwarding {
+            builder.extension("permit-port-forwarding", "")?;
+        }
+        if let Some(command) = &request.force_command {
+            builder.critical_option("force-command", command.as_str())?;
         }
         if !request.source_addresses.is_empty() {
             let list: Vec<String> = request.source_addresses.iter().map(Cidr::to_string).collect();

@@ -32,6 +32,8 @@ fn request() -> UserCertificateRequest {
         lifetime: secs(900),
         source_addresses: vec![],
         pty: true,
+        port_forwarding: false,
+        force_command: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use enclave_agent::init_protocol::{Start, Terminal, USER_ID};
+use enclave_agent::init_protocol::{Program as What, Start, Terminal, USER_ID};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork};
@@ -13,6 +13,14 @@ use crate::modes;
 
 /// The shells to try, in this order.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
+/// Where a workspace has this program.
+const OWN: &str = "/.sekisho/init";
+/// The first word of this program as a server of files, and the one that opens `/data` to it.
+pub const SFTP: &str = "sftp";
+/// See [`SFTP`].
+pub const SFTP_DATA: &str = "data";
+/// The first word of this program as the end of a connection; the port follows.
+pub const CONNECT: &str = "connect";
 /// How many files a process may have open.
 const OPEN_FILES: u64 = 16_384;
 /// What a session's processes say to the out-of-memory killer: rather me than PID 1.
@@ -70,6 +78,8 @@ enum Stdio {
 
 /// What to execute, made before the fork.
 struct Program {
+    /// The files to try, in this order.
+    files: Vec<CString>,
     args: Vec<CString>,
     env: Vec<CString>,
     home: CString,
@@ -81,13 +91,26 @@ impl Program {
             CString::new(bytes)
                 .map_err(|_| io::Error::other("a NUL byte stands in the command or environment"))
         };
-        let args = match &start.command {
-            Some(command) => vec![c"bash".to_owned(), c"-c".to_owned(), text(command.clone())?],
-            None => vec![c"-bash".to_owned()],
+        let shells = || SHELLS.into_iter().map(|shell| text(shell.into())).collect::<Result<Vec<_>, _>>();
+        let own = || text(OWN.into()).map(|own| vec![own]);
+        let own_args = |words: &[&str]| {
+            std::iter::once(&"sekisho-init")
+                .chain(words)
+                .map(|word| text((*word).into()))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let (files, args) = match &start.program {
+            What::Command(line) => {
+                (shells()?, vec![c"bash".to_owned(), c"-c".to_owned(), text(line.clone())?])
+            }
+            What::Shell => (shells()?, vec![c"-bash".to_owned()]),
+            What::Files { data: true } => (own()?, own_args(&[SFTP, SFTP_DATA])?),
+            What::Files { data: false } => (own()?, own_args(&[SFTP])?),
+            What::Connect { port } => (own()?, own_args(&[CONNECT, &port.to_string()])?),
         };
         let env =
             start.env.iter().map(|(k, v)| text(format!("{k}={v}").into_bytes())).collect::<Result<_, _>>()?;
-        Ok(Program { args, env, home: text(start.home.clone().into_bytes())? })
+        Ok(Program { files, args, env, home: text(start.home.clone().into_bytes())? })
     }
 }
 
@@ -98,9 +121,8 @@ fn become_session(stdio: &Stdio, program: &Program, mark: u32) -> io::Error {
         Err(error) => return error,
     }
     let mut last = io::Error::other("there is no shell");
-    for shell in SHELLS {
-        let Ok(path) = CString::new(shell) else { continue };
-        let Err(errno) = nix::unistd::execve(&path, &program.args, &program.env);
+    for file in &program.files {
+        let Err(errno) = nix::unistd::execve(file, &program.args, &program.env);
         last = errno.into();
     }
     last

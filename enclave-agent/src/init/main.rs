@@ -9,10 +9,15 @@
 //! Every process of a session carries a supplementary group of that session alone. It is
 //! inherited, and without capabilities it cannot be dropped: neither `setsid` nor a double fork
 //! gets a process out of its session.
+//!
+//! The same program serves files ([`sftp`]) and ends forwarded connections ([`connect`]); then it
+//! is a process of a session like any other, without privileges.
 
+mod connect;
 mod launch;
 mod modes;
 mod processes;
+mod sftp;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -33,7 +38,16 @@ const SWEEP_EVERY: Duration = Duration::from_millis(2);
 const SWEEPS_BEFORE_STOPPING_ALL: u32 = 40;
 
 fn main() -> ExitCode {
-    match run() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let ran = match words.as_slice() {
+        [] => run(),
+        [launch::SFTP] => sftp::serve(false),
+        [launch::SFTP, launch::SFTP_DATA] => sftp::serve(true),
+        [launch::CONNECT, port] => connect::relay(port),
+        _ => Err(io::Error::other("this program is started by the agent, inside a workspace")),
+    };
+    match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sekisho-init: {error}");

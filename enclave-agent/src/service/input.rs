@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use wire::message::{Command, Exited, Pty, Refused, WindowSize};
 
 use super::refused;
-use crate::init_protocol::{End, Terminal};
+use crate::init_protocol::{End, Program, Terminal};
 use crate::workspace::{Launch, Owner};
 
 /// The longest command line.
@@ -12,6 +12,8 @@ const COMMAND_MAX: usize = 100 * 1024;
 /// The longest value of an environment variable, and how many a client may send.
 const VALUE_MAX: usize = 256;
 const VARIABLES_MAX: usize = 32;
+/// The longest command that a forced one may be told of.
+const ORIGINAL_MAX: usize = 20 * 1024;
 /// Terminal modes a client may send; there are fewer opcodes.
 const MODES_MAX: usize = 256;
 /// No terminal is larger.
@@ -24,8 +26,13 @@ pub fn launch(
     pty: Option<Pty>,
     env: Vec<(String, String)>,
 ) -> Result<Launch, Refused> {
-    let command = match command {
-        Command::Shell => None,
+    let program = match command {
+        Command::Shell => Program::Shell,
+        Command::Sftp { data } => Program::Files { data },
+        Command::Connect { port: 0 } => {
+            return Err(refused("connect.port", "There is no port 0."));
+        }
+        Command::Connect { port } => Program::Connect { port },
         Command::Exec(line) if line.len() > COMMAND_MAX => {
             return Err(refused(
                 "command.too_long",
@@ -35,7 +42,7 @@ pub fn launch(
         Command::Exec(line) if line.contains(&0) => {
             return Err(refused("command.malformed", "A NUL byte stands in the command line."));
         }
-        Command::Exec(line) => Some(line),
+        Command::Exec(line) => Program::Command(line),
     };
     let (name, home) = (owner.person.name(), owner.home());
     let mut all: Vec<(String, String)> = [
@@ -56,7 +63,9 @@ pub fn launch(
     if let Some(pty) = &pty {
         all.push(("TERM".to_owned(), term(&pty.term)));
     }
-    Ok(Launch { command, env: all, home, terminal: pty.map(terminal) })
+    let plain = matches!(program, Program::Files { .. } | Program::Connect { .. });
+    let terminal = pty.filter(|_| !plain).map(terminal);
+    Ok(Launch { program, env: all, home, terminal })
 }
 
 /// The number of a signal, named as in RFC 4254, section 6.9.
@@ -93,6 +102,10 @@ fn terminal(pty: Pty) -> Terminal {
 }
 
 fn is_let_in(key: &str, value: &str) -> bool {
+    // The broker's own word, when a certificate forces a command; clients cannot send it.
+    if key == "SSH_ORIGINAL_COMMAND" {
+        return value.len() <= ORIGINAL_MAX && !value.contains('\0');
+    }
     let known = matches!(key, "LANG" | "LANGUAGE" | "TZ" | "COLORTERM" | "NO_COLOR")
         || key.strip_prefix("LC_").is_some_and(|rest| {
             (1..=32).contains(&rest.len()) && rest.bytes().all(|c| c.is_ascii_uppercase() || c == b'_')

@@ -9,10 +9,10 @@ use model::{Clock, Timestamp};
 use tokio::sync::mpsc;
 use wire::StreamError;
 use wire::agent::{SessionReceiver, SessionSender, SessionStream};
-use wire::message::{OpenSession, Refused, SessionInput, SessionOutput};
+use wire::message::{Command, OpenSession, Refused, SessionInput, SessionOutput};
 
 use super::{Service, full, input, refused};
-use crate::init_protocol::End;
+use crate::init_protocol::{CONNECTED, End};
 use crate::workspace::{Lost, Owner, Pipe, Process, Streams};
 
 /// Bytes read from a session's output at once.
@@ -23,6 +23,10 @@ const WAITING: usize = 4;
 const PATIENCE: Duration = Duration::from_millis(800);
 /// How long the broker may take to hear the last word.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a connection on a workspace's loopback may take.
+const CONNECT: Duration = Duration::from_secs(10);
+/// The most that is heard of why it failed.
+const SAID_MAX: usize = 512;
 /// The clock is asked this often whether access has ended: it may be set meanwhile.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -64,7 +68,7 @@ impl Service {
                 () = until(&*self.clock, begun.order.access_until) => {
                     Outcome::Aborted("Your access to this study has ended.".to_owned())
                 }
-                outcome = pump(&begun.process, begun.streams, &mut sender, receiver) => outcome,
+                outcome = pump(&begun.process, begun.streams, begun.forwards, &mut sender, receiver) => outcome,
             },
         };
         // No byte more, whatever processes there still are.
@@ -102,6 +106,7 @@ impl Service {
             return Err(full());
         }
         let owner = Owner { study: order.study.clone(), person: order.person.clone() };
+        let forwards = matches!(open.command, Command::Connect { .. });
         let launch = input::launch(&owner, open.command, open.pty, open.env)?;
         let stay = self.workspaces.enter(&order).await.map_err(|error| {
             tracing::error!(workspace = %order.workspace, error = %chain(&error), "no workspace");
@@ -118,7 +123,10 @@ impl Service {
                     "Your session could not be started. Try again; if it stays so, tell the operators.",
                 )
             })?;
-        Ok(Begun { order, process, streams, stay })
+        if forwards {
+            connected(&streams).await?;
+        }
+        Ok(Begun { order, process, streams, forwards, stay })
     }
 }
 
@@ -127,13 +135,38 @@ struct Begun {
     order: SessionOrder,
     process: Process,
     streams: Streams,
+    /// Whether it is the end of a connection.
+    forwards: bool,
     stay: super::Stay,
+}
+
+/// Waits until the end of a connection says that it is connected.
+async fn connected(streams: &Streams) -> Result<(), Refused> {
+    let Streams::Pipes { error, .. } = streams else {
+        return Err(refused("connect.failed", "The connection could not be started. Try again."));
+    };
+    let heard = async {
+        let mut said = Vec::new();
+        while said.len() < SAID_MAX
+            && let Some(more) = piece(error).await
+        {
+            said.extend_from_slice(&more);
+        }
+        said.truncate(SAID_MAX);
+        String::from_utf8_lossy(&said).trim().to_owned()
+    };
+    match tokio::time::timeout(CONNECT, heard).await {
+        Ok(said) if said == CONNECTED => Ok(()),
+        Ok(said) if !said.is_empty() => Err(refused("connect.refused", said)),
+        Ok(_) | Err(_) => Err(refused("connect.failed", "The workspace did not connect in time. Try again.")),
+    }
 }
 
 /// Moves bytes until the session ends by itself, the broker ends it or the stream breaks.
 async fn pump(
     process: &Process,
     streams: Streams,
+    forwards: bool,
     sender: &mut SessionSender,
     receiver: SessionReceiver,
 ) -> Outcome {
@@ -152,7 +185,12 @@ async fn pump(
             let hearing = hear(process, None, receiver, waiting);
             let writing = feed_pipe(input, pieces);
             let output = async {
-                send_both(&output, &error, sender).await?;
+                if forwards {
+                    send_all(&output, sender, SessionOutput::Stdout).await?;
+                    sender.send(SessionOutput::StdoutEof).await?;
+                } else {
+                    send_both(&output, &error, sender).await?;
+                }
                 Ok(process.ended().await)
             };
             race(hearing, writing, output).await

@@ -152,7 +152,12 @@ fn decisions_follow_the_conditions() {
     .unwrap();
     let ask = |sets: &[&[&str]], of_study: &[&str], asked: Option<&str>| {
         let purposes = of_study.iter().map(|p| purpose(p)).collect();
-        let study = Some(StudyFacts { active: true, until: at(1_000), purposes });
+        let study = Some(StudyFacts {
+            active: true,
+            until: at(1_000),
+            purposes,
+            channels: policy::ChannelRules::default(),
+        });
         let facts = Facts { study, conditions: conditions(sets), ..facts() };
         let request = policy::Request { purpose: asked.map(purpose), ..read("alice", "brca", "wgs") };
         decide(&request, &set, &facts)

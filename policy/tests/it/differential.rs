@@ -189,7 +189,12 @@ fn asked() -> impl Strategy<Value = (Request, Facts)> {
         .prop_map(|(person, roles, stands, sets)| Facts {
             person,
             programme_roles: roles.into_iter().map(role).collect(),
-            study: stands.map(|(active, until, purposes)| StudyFacts { active, until, purposes }),
+            study: stands.map(|(active, until, purposes)| StudyFacts {
+                active,
+                until,
+                purposes,
+                channels: policy::ChannelRules::default(),
+            }),
             conditions: conditions(sets),
         });
     (request, facts)

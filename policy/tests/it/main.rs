@@ -1,5 +1,6 @@
 //! Policy from outside: what is permitted, and everything that must not be.
 
+mod channels;
 mod conditions;
 mod differential;
 mod matrix;

@@ -27,6 +27,14 @@ fn codes_are_stable_and_sentences_say_what_to_do() {
         ),
         (Denial::NeedsReview { codes: vec!["IRB".to_owned()] }, "needs-review", "ask"),
         (Denial::RoleMissing { needed: vec![role("steward"), role("security")] }, "role-missing", "ask"),
+        (
+            Denial::ChannelRefused { study: study("brca"), channel: policy::Channel::Export },
+            "channel-refused",
+            "airlock",
+        ),
+        (Denial::ChannelNotCertified { channel: policy::Channel::Terminal }, "channel-not-certified", "ask"),
+        (Denial::ChannelNotOffered { channel: policy::Channel::X11 }, "channel-not-offered", "-L"),
+        (Denial::ForwardElsewhere, "forward-elsewhere", "name localhost"),
         (Denial::Malformed("reading takes a dataset"), "malformed", "correct"),
         (Denial::Error("table p_17 burst".to_owned()), "error", "tell"),
     ];

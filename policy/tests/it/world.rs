@@ -2,7 +2,10 @@
 
 use model::{DatasetId, GrantId, PersonId, RoleId, StudyId, Timestamp};
 use policy::duo::{ConditionSet, Purpose};
-use policy::{Action, Decision, Facts, GrantRule, Grantee, Membership, Request, StudyFacts};
+use policy::{
+    Action, CertificateRules, ChannelRules, Decision, Facts, GrantRule, Grantee, Membership, Request,
+    StudyFacts,
+};
 
 pub fn person(name: &str) -> PersonId {
     PersonId::from_name(name).unwrap()
@@ -57,8 +60,18 @@ pub fn facts() -> Facts {
     Facts {
         person: policy::Standing::Active,
         programme_roles: Vec::new(),
-        study: Some(StudyFacts { active: true, until: at(1_000), purposes: vec![purpose("HMB")] }),
+        study: Some(StudyFacts {
+            active: true,
+            until: at(1_000),
+            purposes: vec![purpose("HMB")],
+            channels: ChannelRules::default(),
+        }),
         conditions: conditions(&[&["GRU"]]),
+        certificate: CertificateRules {
+            terminal: true,
+            port_forwarding: true,
+            ..CertificateRules::default()
+        },
     }
 }
 

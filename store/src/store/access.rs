@@ -1,7 +1,7 @@
 //! Studies, their members, datasets and grants.
 
 use model::{DatasetId, GrantId, PersonId, StudyId, Timestamp};
-use policy::Membership;
+use policy::{ChannelRules, Membership};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, ModelTrait, QueryFilter, QueryOrder};
 
 use super::{Store, bump, insert, update};
@@ -34,6 +34,11 @@ impl Store {
     /// Moves the end of a study's approval, either way; the policy epoch after it.
     pub async fn set_study_until(&self, id: &StudyId, until: Timestamp) -> Result<u64, StoreError> {
         self.change_study(id, |study| Ok(Study { until, ..study })).await
+    }
+
+    /// Says which channels a study permits; the policy epoch after it.
+    pub async fn set_channels(&self, id: &StudyId, channels: &ChannelRules) -> Result<u64, StoreError> {
+        self.change_study(id, |study| Ok(Study { channels: channels.clone(), ..study })).await
     }
 
     /// Closes a study, for good; the policy epoch after it.
@@ -237,6 +242,7 @@ fn study_row(study: &Study) -> Result<study::Model, StoreError> {
         purposes: text::json(&study.purposes)?,
         until: study.until.as_millis(),
         closed_at,
+        channels: text::json(&study.channels.names())?,
     })
 }
 
@@ -246,12 +252,15 @@ fn study_record(row: study::Model) -> Result<Study, StoreError> {
         None => StudyState::Active,
         Some(at) => StudyState::Closed { at: text::at(at) },
     };
+    let names: Vec<String> = text::from_json(what, &row.channels)?;
+    let channels = ChannelRules::parse(&names).map_err(|_| text::damaged(what, "channels"))?;
     Ok(Study {
         id: text::id(what, &row.id)?,
         purposes: text::from_json(what, &row.purposes)?,
         until: text::at(row.until),
         title: row.title,
         state,
+        channels,
     })
 }
 

@@ -74,6 +74,7 @@ fn study(name: &str) -> Study {
         purposes: vec!["DS:MONDO:0007254".to_owned()],
         until: at(1_000),
         state: StudyState::Active,
+        channels: policy::ChannelRules::default(),
     }
 }
 

@@ -137,12 +137,21 @@ impl Story {
     fn refuse_forwarding(&self) -> Result<()> {
         let api = self.ports.api;
         let direct = self.alice.ssh("brca", &format!("-W 127.0.0.1:{api}"));
-        self.refused("port forwarding", direct, "not open here", "channel_refused", "port-forwarding")?;
+        self.refused(
+            "port forwarding",
+            direct,
+            "not open in study:brca",
+            "channel_refused",
+            "port-forwarding",
+        )?;
         let remote = self.alice.ssh("brca", &format!("-o ExitOnForwardFailure=yes -N -R 0:127.0.0.1:{api}"));
         self.refused("remote forwarding", remote, "forwarding", "channel_refused", "remote-forwarding")?;
-        let files =
-            run("sftp").arg("-F").arg(self.alice.home.join("ssh_config")).args("-b /dev/null brca@gate");
-        self.refused("file transfer", files, "file transfer", "channel_refused", "subsystem")
+        let files = run("sftp")
+            .arg("-F")
+            .arg(self.alice.home.join("ssh_config"))
+            .args("-b - brca@gate")
+            .stdin("get /etc/passwd /dev/null\n");
+        self.refused("a file taken out", files, "airlock", "channel_refused", "export")
     }
 
     fn revoke(&mut self) -> Result<()> {

@@ -195,7 +195,10 @@ impl Script for SessionOutput {
             (Answer::Running, SessionOutput::Opened { .. } | SessionOutput::Refused(_)) => {
                 Err(Violation::Again("the answer"))
             }
-            (Answer::Running, SessionOutput::Stdout(_) | SessionOutput::Stderr(_)) => Ok(Answer::Running),
+            (
+                Answer::Running,
+                SessionOutput::Stdout(_) | SessionOutput::Stderr(_) | SessionOutput::StdoutEof,
+            ) => Ok(Answer::Running),
             (Answer::Running, SessionOutput::Exit(_) | SessionOutput::Aborted { .. }) => Ok(Answer::Over),
         }
     }

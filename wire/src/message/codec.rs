@@ -103,6 +103,7 @@ impl Message for SessionOutput {
             SessionOutput::Refused(refused) => put_control(Tag::SessionRefused, &refused, out)?,
             SessionOutput::Stdout(data) => put_data(Tag::Stdout, data, out),
             SessionOutput::Stderr(data) => put_data(Tag::Stderr, data, out),
+            SessionOutput::StdoutEof => put_control(Tag::StdoutEof, &(), out)?,
             SessionOutput::Exit(exited) => put_control(Tag::Exit, &exited, out)?,
             SessionOutput::Aborted { reason } => put_control(Tag::Aborted, &reason, out)?,
         }
@@ -118,6 +119,7 @@ impl Message for SessionOutput {
             Tag::SessionRefused => SessionOutput::Refused(frame.control::<Refused>()?),
             Tag::Stdout => SessionOutput::Stdout(frame.data()?),
             Tag::Stderr => SessionOutput::Stderr(frame.data()?),
+            Tag::StdoutEof => SessionOutput::StdoutEof,
             Tag::Exit => SessionOutput::Exit(frame.control()?),
             Tag::Aborted => SessionOutput::Aborted { reason: frame.control()? },
             _ => return Ok(None),

@@ -26,6 +26,16 @@ pub enum Command {
     Shell,
     /// A command line for the shell, as the client sent it.
     Exec(Vec<u8>),
+    /// The server of [`crate::sftp`]. The broker mediates; the server sees to what only it can see.
+    Sftp {
+        /// Whether files below `/data` may be opened for reading, by whatever name.
+        data: bool,
+    },
+    /// A connection to a port on the workspace's loopback: its bytes are input and output.
+    Connect {
+        /// The port.
+        port: u16,
+    },
 }
 
 /// The terminal asked for (RFC 4254, section 6.2).
@@ -99,6 +109,8 @@ pub enum SessionOutput {
     Stdout(Bytes),
     /// Bytes from standard error.
     Stderr(Bytes),
+    /// Of a connection: the workspace sends no more, and may still take input.
+    StdoutEof,
     /// Last: it ended by itself, and all it wrote has been sent.
     Exit(Exited),
     /// Last: it was ended, or failed, from outside; output may be missing.
@@ -129,6 +141,8 @@ impl fmt::Debug for OpenSession {
         let command = match &self.command {
             Command::Shell => "shell".to_owned(),
             Command::Exec(line) => format!("exec, {} bytes", line.len()),
+            Command::Sftp { .. } => "sftp".to_owned(),
+            Command::Connect { port } => format!("connect to {port}"),
         };
         f.debug_struct("OpenSession")
             .field("ticket_len", &self.ticket.len())
@@ -160,6 +174,7 @@ impl fmt::Debug for SessionOutput {
             SessionOutput::Refused(refused) => f.debug_tuple("Refused").field(refused).finish(),
             SessionOutput::Stdout(data) => write!(f, "Stdout({} bytes)", data.len()),
             SessionOutput::Stderr(data) => write!(f, "Stderr({} bytes)", data.len()),
+            SessionOutput::StdoutEof => f.write_str("StdoutEof"),
             SessionOutput::Exit(exited) => f.debug_tuple("Exit").field(exited).finish(),
             SessionOutput::Aborted { reason } => f.debug_struct("Aborted").field("reason", reason).finish(),
         }
