@@ -29,7 +29,8 @@ use crate::feed::{Feeds, Sinks};
 use crate::hub::Hub;
 use crate::private;
 use crate::ssh::admission::AdmissionLimits;
-use crate::ssh::{IssuedBook, Services, SshDoor};
+use crate::ssh::rate::Rates;
+use crate::ssh::{IssuedBook, OPENINGS, Services, SshDoor};
 use crate::tls::{Presented, api_config};
 use crate::watch::Watch;
 use crate::witnessing::Witnessing;
@@ -130,6 +131,7 @@ impl Node {
             hub: Hub::new(),
             trust: ArcSwap::from_pointee(trust.ssh),
             issued: IssuedBook::default(),
+            openings: Rates::new(OPENINGS),
             slots: Arc::new(Semaphore::new(config.max_sessions)),
             sinks: Sinks::new(&config.siem.sink),
             watch: Watch::new(&config.detection),

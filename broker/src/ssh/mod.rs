@@ -3,7 +3,7 @@
 //! It proves who stands there ([`connection`]), takes what they want to the gate, and carries bytes
 //! between their client and a workspace ([`session`]). It holds no rules.
 //!
-//! What it defends itself against: floods of connections ([`admission`]), clients that never finish
+//! What it defends itself against: floods of connections ([`admission`], [`rate`]), clients that never finish
 //! what they began (a deadline below the protocol, [`sever`]), that do not read (windows are
 //! respected, and a session can be cut whatever its client does), or that send without end
 //! ([`input`]). What it does not: a flood large enough to fill the machine's network or its accept
@@ -15,18 +15,20 @@ mod connection;
 mod files;
 mod input;
 mod issued;
+pub mod rate;
 mod refusals;
 mod screen;
 mod session;
 pub mod sever;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use certs::SshTrust;
 use gate::Gate;
+use model::PersonId;
 use russh::keys::ssh_key::{Certificate, PrivateKey};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -39,6 +41,8 @@ use crate::watch::Watch;
 use admission::{Admission, AdmissionLimits, Pass};
 use connection::Connection;
 pub use issued::IssuedBook;
+use rate::{Rate, Rates};
+use refusals::Refused;
 use sever::Knife;
 
 /// How long a client may take to prove who it is.
@@ -56,6 +60,8 @@ pub struct Services {
     pub trust: ArcSwap<SshTrust>,
     /// Which certificates were issued lately.
     pub issued: IssuedBook,
+    /// How often each person may open something.
+    pub openings: Rates<PersonId>,
     /// One slot for each session that may run at once.
     pub slots: Arc<Semaphore>,
     /// How far the collectors of the audit log are.
@@ -89,13 +95,31 @@ pub struct SshDoor {
     services: Arc<Services>,
     config: ArcSwap<russh::server::Config>,
     admission: Admission,
+    /// How often each address may connect.
+    connections: Rates<IpAddr>,
+    /// How often it is recorded that one did so too often.
+    told: Rates<IpAddr>,
 }
+
+/// How often one address may connect. A hospital or a university often has one for everybody.
+pub const CONNECTIONS: Rate = Rate { burst: 1500, per_second: 20.0 };
+/// How often one person may open something inside a connection. Editors and browsers open many
+/// things at once, and then few.
+pub const OPENINGS: Rate = Rate { burst: 400, per_second: 10.0 };
+/// How often it is recorded that an address connects too often.
+const TOLD: Rate = Rate { burst: 1, per_second: 1.0 / 60.0 };
 
 impl SshDoor {
     /// A door with this identity.
     pub fn new(services: Arc<Services>, identity: HostIdentity, limits: AdmissionLimits) -> SshDoor {
         let config = algorithms::server_config(identity.key, identity.certificate);
-        SshDoor { services, config: ArcSwap::from_pointee(config), admission: Admission::new(limits) }
+        SshDoor {
+            services,
+            config: ArcSwap::from_pointee(config),
+            admission: Admission::new(limits),
+            connections: Rates::new(CONNECTIONS),
+            told: Rates::new(TOLD),
+        }
     }
 
     /// New connections see this identity from now on.
@@ -128,6 +152,19 @@ impl SshDoor {
     }
 
     fn enter(&self, stream: TcpStream, peer: SocketAddr) {
+        let (address, now) = (admission::network(peer.ip()), self.services.gate.now());
+        if self.connections.take(address, now).is_err() {
+            if self.told.take(address, now).is_ok() {
+                let event = Refused::too_often().event(now, peer);
+                let services = Arc::clone(&self.services);
+                self.services.tasks.spawn(async move {
+                    if let Err(failed) = services.gate.record(&event).await {
+                        tracing::error!(code = %failed.code, "a refusal could not be recorded");
+                    }
+                });
+            }
+            return;
+        }
         let knife = Knife::new();
         let pass = self.admission.enter(peer.ip(), &knife);
         let config = self.config.load_full();

@@ -41,6 +41,12 @@ impl Refused {
         }
     }
 
+    /// An address connects more often than any honest one.
+    pub(crate) fn too_often() -> Refused {
+        let reason = "this address connects too often; what comes above the rate is closed unread";
+        Refused::new(AuthFault::TooMany, reason)
+    }
+
     /// The connection ended without a certificate that could be looked at; `bare` is the last key
     /// that was proved without one.
     pub(crate) fn nothing_proved(user: &str, bare: Option<String>) -> Refused {

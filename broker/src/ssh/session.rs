@@ -21,6 +21,7 @@ use wire::message::{Command, Exited, Pty, SessionInput, SessionOutput};
 use super::Services;
 use super::files::Files;
 use super::input::{Input, InputBuffer};
+use super::rate::TooOften;
 use super::screen::{Gone, Screen};
 use super::sever::Knife;
 use wire::broker::{AgentLink, SessionReceiver, SessionSender, SessionStream};
@@ -118,13 +119,25 @@ async fn serve(
     for note in &wish.notes {
         screen.say(note).await?;
     }
+    if let Err(TooOften { wait, first }) =
+        services.openings.take(wish.entry.person.clone(), services.gate.now())
+    {
+        let text = format!(
+            "You open things here faster than anybody can use them. Try again in {} s.",
+            wait.as_secs() + 1
+        );
+        if first {
+            record_refused(services, &wish, "too-often", &text).await;
+        }
+        return screen.fail(&text, TRY_LATER).await;
+    }
     let Ok(_slot) = services.slots.clone().try_acquire_owned() else {
         return screen
             .fail("Too many sessions are open at this gate. Try again in a few minutes.", UNAVAILABLE)
             .await;
     };
     let Some(link) = services.hub.choose() else {
-        record_no_host(services, &wish).await;
+        record_refused(services, &wish, "no_host", "no host for workspaces is connected").await;
         let text = "No host for workspaces is connected at the moment. Try again in a few minutes; the operators see this too.";
         return screen.fail(text, UNAVAILABLE).await;
     };
@@ -169,11 +182,8 @@ fn asked(wish: &Wish, agent: &AgentId) -> SessionRequest {
 }
 
 /// The gate was not asked, so the refusal is recorded here.
-async fn record_no_host(services: &Services, wish: &Wish) {
-    let kind = EventKind::SessionRefused {
-        code: "no_host".to_owned(),
-        reason: "no host for workspaces is connected".to_owned(),
-    };
+async fn record_refused(services: &Services, wish: &Wish, code: &str, reason: &str) {
+    let kind = EventKind::SessionRefused { code: code.to_owned(), reason: reason.to_owned() };
     let mut event = Event::new(services.gate.now(), kind);
     event.person = Some(wish.entry.person.clone());
     event.study = Some(wish.study.clone());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gate::Wanted;
 use policy::command::{Transfer, transfer};
 use policy::{CertificateRules, Channel as Kind};
-use russh::server::{ChannelOpenHandle, Msg, Session};
+use russh::server::{ChannelOpenHandle, Handle, Msg, Session};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf};
 use wire::message::Pty;
 
@@ -72,7 +72,7 @@ impl Connection {
         host: &str,
         port: u32,
         reply: ChannelOpenHandle,
-        session: &Session,
+        handle: Handle,
     ) {
         if self.is_full() {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
@@ -110,8 +110,8 @@ impl Connection {
         let (_, write) = channel.split();
         let input = Arc::new(InputBuffer::default());
         self.channels.insert(write.id(), State::Running(Arc::clone(&input)));
-        let screen = Screen::forward(write, session.handle(), reply);
-        self.run(wish, screen, input, session);
+        let screen = Screen::forward(write, handle.clone(), reply);
+        self.run(wish, screen, input, handle);
     }
 
     /// Starts what is asked for on a channel that waits for it.
@@ -160,12 +160,12 @@ impl Connection {
             env: setup.env,
             notes: setup.notes,
         };
-        self.run(wish, screen, input, session);
+        self.run(wish, screen, input, session.handle());
         Ok(())
     }
 
-    fn run(&self, wish: Wish, screen: Screen, input: Arc<InputBuffer>, session: &Session) {
-        let line = Line { handle: session.handle(), knife: self.knife.clone(), gone: self.gone.clone() };
+    fn run(&self, wish: Wish, screen: Screen, input: Arc<InputBuffer>, handle: Handle) {
+        let line = Line { handle, knife: self.knife.clone(), gone: self.gone.clone() };
         let services = Arc::clone(&self.services);
         self.services.tasks.spawn(session::run(services, wish, screen, input, line));
     }

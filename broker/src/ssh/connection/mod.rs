@@ -177,7 +177,7 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.open_forward(channel, host, port, reply, session).await;
+        self.open_forward(channel, host, port, reply, session.handle()).await;
         Ok(())
     }
 
