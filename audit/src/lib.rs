@@ -47,8 +47,8 @@ pub use entry::{export, severity_of, uid, write_canonical};
 
 pub use error::{AppendError, OpenError, ReadError};
 pub use event::{
-    AuthFault, CertificateKind, Change, ChannelKind, DecisionRecord, Direction, Door, EndCause, Event, EventKind,
-    FindingLevel, FindingReaction, ReadFaultKind, RecordKind, SessionExit, TransferOutcome,
+    AuthFault, CertificateKind, Change, ChannelKind, DecisionRecord, Direction, Door, EndCause, Event,
+    EventKind, FindingLevel, FindingReaction, ReadFaultKind, RecordKind, SessionExit, TransferOutcome,
 };
 pub use log::{Index, Log};
 pub use note::{Checkpoint, KeyError, LogKey, LogPublicKey, NoteError};

@@ -398,7 +398,7 @@ async fn what_was_left_open_is_closed_at_the_next_start() {
     for part in [
         format!("\"events_first\":{opened}"),
         format!("\"events_last\":{last_of_session}"),
-        "\"count\":3".to_owned(),
+        "\"count\":4".to_owned(),
     ] {
         assert!(text.contains(&part), "{part} in {text}");
     }

@@ -128,6 +128,7 @@ fn ours(set: &PolicySet, grants: usize) -> Spread {
             channels: policy::ChannelRules::default(),
         }),
         conditions: vec![ConditionSet::parse(&["DS:MONDO:0004992"]).expect("conditions")],
+        certificate: policy::CertificateRules::default(),
     };
     measure(grants, |s, d| {
         let request = Request {

@@ -139,11 +139,10 @@ impl Channel {
             Channel::AgentForward => "keep your keys on your machine and copy through it",
             Channel::X11 => "work in the terminal, or reach a program that serves pages with -L",
             Channel::Subsystem => "use ssh, sftp, scp or rsync",
-            Channel::Shell
-            | Channel::Exec
-            | Channel::Terminal
-            | Channel::Environment
-            | Channel::LocalForward => "ask a data steward if the study needs them",
+            Channel::Terminal => "work without one (ssh -T), or ask a data steward if the study needs them",
+            Channel::Shell | Channel::Exec | Channel::Environment | Channel::LocalForward => {
+                "ask a data steward if the study needs them"
+            }
         }
     }
 }

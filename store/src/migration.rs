@@ -54,12 +54,10 @@ const FIRST: &[&str] = &[
     "CREATE INDEX session_open ON session (opened) WHERE closed_at IS NULL",
 ];
 
-const DECOYS: &[&str] = &[
-    "CREATE TABLE decoy (
+const DECOYS: &[&str] = &["CREATE TABLE decoy (
         id TEXT PRIMARY KEY, kind TEXT NOT NULL CHECK (kind IN ('address', 'key', 'object')),
         what TEXT NOT NULL UNIQUE, note TEXT NOT NULL, added_at BIGINT NOT NULL,
-        added_by TEXT NOT NULL REFERENCES person (id))",
-];
+        added_by TEXT NOT NULL REFERENCES person (id))"];
 
 /// Brings a database to the latest version, each step in a transaction of its own; a database of a
 /// later version is refused untouched.

@@ -10,8 +10,8 @@ use model::{ManualClock, SeededEntropy, Timestamp};
 
 use super::*;
 use crate::{
-    AuthFault, CertificateKind, ChannelKind, DecisionRecord, Direction, Door, EndCause, FindingLevel, FindingReaction,
-    Log, LogKey, Options, ReadFaultKind, RecordKind, SessionExit, TransferOutcome,
+    AuthFault, CertificateKind, ChannelKind, DecisionRecord, Direction, Door, EndCause, FindingLevel,
+    FindingReaction, Log, LogKey, Options, ReadFaultKind, RecordKind, SessionExit, TransferOutcome,
 };
 
 const AT: Timestamp = Timestamp::from_millis(1_790_000_000_007);

@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn a_burst_is_let_through_and_then_the_rate_holds_for_each_alone() {
         let rates = Rates::new(Rate { burst: 3, per_second: 0.5 });
-        let at = |secs| Timestamp::from_secs(1_000 + secs);
+        let at = |secs: i64| Timestamp::from_secs(1_000 + secs);
         for _ in 0..3 {
             assert_eq!(rates.take("a", at(0)), Ok(()));
         }

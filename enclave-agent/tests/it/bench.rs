@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use certs::ticket::{DatasetOrder, ObjectOrder};
-use enclave_agent::init_protocol::End;
+use enclave_agent::init_protocol::{End, Program};
 use enclave_agent::reports::Reports;
 use enclave_agent::storage::Storage;
 use enclave_agent::watch::{Eyes, Watcher};
@@ -98,7 +98,7 @@ impl Running {
     pub fn launch_of(&self, command: &str) -> Launch {
         let home = self.0.owner().home();
         Launch {
-            command: Some(command.as_bytes().to_vec()),
+            program: Program::Command(command.as_bytes().to_vec()),
             env: vec![
                 ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()),
                 ("HOME".into(), home.clone()),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use enclave_agent::init_protocol::{End, Terminal};
+use enclave_agent::init_protocol::{End, Program, Terminal};
 use enclave_agent::workspace::{Limits, Streams};
 
 use crate::bench::{Bench, finish, owner};
@@ -106,7 +106,7 @@ async fn a_terminal_is_a_terminal_of_the_workspace() {
     assert_eq!(&lines[1..], ["33 101", "alice", "yes", "40 90", "got hello"], "{shown}");
 
     let mut launch = alice.launch_of("");
-    launch.command = None;
+    launch.program = Program::Shell;
     launch.terminal = Some(Terminal { rows: 24, cols: 80, width_px: 0, height_px: 0, modes: vec![] });
     let (process, streams) = alice.0.launch(launch).await.unwrap();
     let Streams::Terminal(terminal) = streams else { panic!("a terminal was asked for") };

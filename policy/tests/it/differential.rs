@@ -7,8 +7,8 @@ use model::{GrantId, Timestamp};
 use policy::Standing;
 use policy::duo::Purpose;
 use policy::{
-    Action, AdminAction, Decision, Facts, GrantRule, Grantee, Membership, PolicySet, Request, StudyFacts,
-    decide,
+    Action, AdminAction, CertificateRules, Channel, ChannelRules, Decision, Facts, GrantRule, Grantee,
+    Membership, PolicySet, Request, StudyFacts, decide,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -64,7 +64,7 @@ fn reference(request: &Request, members: &[Membership], grants: &[GrantRule], fa
         Action::Administer(AdminAction::Revoke) => return programme(&["steward", "security"]),
         Action::Administer(AdminAction::CreateStudy) => return programme(&["steward"]),
         Action::Administer(_) => unreachable!("not generated"),
-        Action::OpenSession | Action::ReadDataset => {}
+        Action::OpenSession | Action::Channel(_) | Action::ReadDataset => {}
     }
     let Some(study) = &request.study else { return Answer::Deny };
     let Some(stands) = &facts.study else { return Answer::Deny };
@@ -75,6 +75,18 @@ fn reference(request: &Request, members: &[Membership], grants: &[GrantRule], fa
     }
     if !stands.active || stands.until <= request.now {
         return Answer::Deny;
+    }
+    if let Action::Channel(channel) = request.action {
+        let open = stands.channels.names();
+        let certified = match channel {
+            Channel::Terminal => facts.certificate.terminal,
+            Channel::LocalForward => facts.certificate.port_forwarding,
+            _ => true,
+        };
+        let offered = CHANNELS[..CHANNELS.len() - 1].contains(&channel);
+        let data = channel != Channel::ExportData || open.contains(&"export");
+        let permitted = offered && certified && data && open.contains(&channel.name());
+        return if permitted { Answer::Permit(BTreeSet::new()) } else { Answer::Deny };
     }
     let purposes = match &request.purpose {
         Some(asked) if !stands.purposes.contains(asked) => return Answer::Deny,
@@ -148,6 +160,30 @@ fn some_purposes() -> impl Strategy<Value = Vec<Purpose>> {
         .prop_map(|names| names.into_iter().map(purpose).collect())
 }
 
+/// The last of them is not offered, whatever anybody permits.
+const CHANNELS: [Channel; 6] = [
+    Channel::Shell,
+    Channel::Terminal,
+    Channel::Export,
+    Channel::ExportData,
+    Channel::LocalForward,
+    Channel::X11,
+];
+
+fn channel_rules() -> impl Strategy<Value = ChannelRules> {
+    proptest::sample::subsequence(&CHANNELS[..], 0..=6)
+        .prop_map(|open| ChannelRules::parse(&open.iter().map(|c| c.name()).collect::<Vec<_>>()).unwrap())
+}
+
+fn certificate() -> impl Strategy<Value = CertificateRules> {
+    (any::<bool>(), any::<bool>()).prop_map(|(terminal, port_forwarding)| CertificateRules {
+        terminal,
+        port_forwarding,
+        x11: true,
+        ..CertificateRules::default()
+    })
+}
+
 fn asked() -> impl Strategy<Value = (Request, Facts)> {
     let actions = vec![
         Action::OpenSession,
@@ -159,6 +195,8 @@ fn asked() -> impl Strategy<Value = (Request, Facts)> {
         Action::Administer(AdminAction::CreateStudy),
         Action::Administer(AdminAction::Revoke),
     ];
+    let channels = CHANNELS.map(Action::Channel);
+    let actions: Vec<Action> = actions.into_iter().chain(channels).collect();
     let request = (
         select(&NAMES[..4]),
         proptest::option::weighted(0.95, select(&NAMES[..3])),
@@ -175,7 +213,7 @@ fn asked() -> impl Strategy<Value = (Request, Facts)> {
             purpose: why.map(purpose),
             now,
         });
-    let stands = (prop::bool::weighted(0.9), instant(), some_purposes());
+    let stands = (prop::bool::weighted(0.9), instant(), some_purposes(), channel_rules());
     let facts = (
         prop_oneof![
             18 => Just(Standing::Active),
@@ -185,17 +223,19 @@ fn asked() -> impl Strategy<Value = (Request, Facts)> {
         proptest::sample::subsequence(&["steward", "security", "researcher", "operator"][..], 0..=2),
         proptest::option::weighted(0.95, stands),
         select(&CONDITIONS[..]),
+        certificate(),
     )
-        .prop_map(|(person, roles, stands, sets)| Facts {
+        .prop_map(|(person, roles, stands, sets, certificate)| Facts {
             person,
             programme_roles: roles.into_iter().map(role).collect(),
-            study: stands.map(|(active, until, purposes)| StudyFacts {
+            study: stands.map(|(active, until, purposes, channels)| StudyFacts {
                 active,
                 until,
                 purposes,
-                channels: policy::ChannelRules::default(),
+                channels,
             }),
             conditions: conditions(sets),
+            certificate,
         });
     (request, facts)
 }

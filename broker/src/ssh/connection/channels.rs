@@ -170,14 +170,14 @@ impl Connection {
         self.services.tasks.spawn(session::run(services, wish, screen, input, line));
     }
 
-    /// Asks the gate for something that comes with a channel. If the answer is no, the person reads
-    /// it when the command starts, and the answer is `false`.
-    pub(super) async fn turn_down(&mut self, channel: ChannelId, kind: Kind, detail: &str) -> bool {
-        let Some(told) = self.turn_away(kind, detail).await else { return true };
-        if let Some(setup) = self.waiting(channel) {
+    /// Turns down something that comes with a channel; the person reads why when the command
+    /// starts.
+    pub(super) async fn turn_down(&mut self, channel: ChannelId, kind: Kind, detail: &str) {
+        if let Some(told) = self.turn_away(kind, detail).await
+            && let Some(setup) = self.waiting(channel)
+        {
             setup.notes.push(told);
         }
-        false
     }
 
     /// Asks the gate for something: the reason, if the answer is no.

@@ -234,7 +234,7 @@ impl Handler for Connection {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         let size = WindowSize { cols, rows, width_px, height_px };
-        self.set_terminal(channel, term, size, modes, session).await
+        self.set_terminal(channel, term, size, modes, session)
     }
 
     async fn env_request(

@@ -1,6 +1,5 @@
 //! What a channel is told before its command: a terminal, variables, things that are refused.
 
-use policy::Channel as Kind;
 use russh::ChannelId;
 use russh::server::Session;
 use wire::message::{Pty, WindowSize};
@@ -15,8 +14,10 @@ const VALUE: usize = 512;
 const PURPOSE: &str = "SEKISHO_PURPOSE";
 
 impl Connection {
-    /// Gives the channel a terminal, if it may have one; it opens without one otherwise.
-    pub(super) async fn set_terminal(
+    /// Notes the terminal that the command is to have. Whether it may have one is decided with the
+    /// command: a client that insists on a terminal hangs up at a "failure" here, and its person
+    /// would never read why.
+    pub(super) fn set_terminal(
         &mut self,
         channel: ChannelId,
         term: &str,
@@ -24,12 +25,6 @@ impl Connection {
         modes: &[(russh::Pty, u32)],
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        if self.waiting(channel).is_none() {
-            return session.channel_failure(channel);
-        }
-        if !self.turn_down(channel, Kind::Terminal, "pty-req").await {
-            return session.channel_failure(channel);
-        }
         let Some(setup) = self.waiting(channel) else { return session.channel_failure(channel) };
         setup.pty = Some(Pty {
             term: term.chars().filter(|c| c.is_ascii_graphic()).take(64).collect(),
