@@ -53,7 +53,7 @@ impl Files {
     }
 
     /// Puts in what the client sent, once there is room for its requests; what goes to the server.
-    pub(crate) async fn from_client(&self, data: Bytes) -> Result<Vec<Bytes>, Broken> {
+    pub(crate) async fn asked(&self, data: Bytes) -> Result<Vec<Bytes>, Broken> {
         loop {
             let room = self.room.notified();
             if self.told().mediator.takes() {
@@ -69,7 +69,7 @@ impl Files {
     }
 
     /// Puts in what the server answered.
-    pub(crate) fn from_server(&self, data: Bytes) -> Result<(), Broken> {
+    pub(crate) fn answered(&self, data: Bytes) -> Result<(), Broken> {
         self.told().mediator.server(data)
     }
 

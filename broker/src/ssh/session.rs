@@ -295,7 +295,7 @@ impl Carried<'_> {
                         continue;
                     };
                     let pieces = tokio::select! {
-                        pieces = files.from_client(data) => pieces,
+                        pieces = files.asked(data) => pieces,
                         () = input.closed() => return End::ClientGone,
                     };
                     match pieces {
@@ -332,7 +332,7 @@ impl Carried<'_> {
                         () = files.answers() => None,
                     };
                     if let Some(Ok(Some(SessionOutput::Stdout(data)))) = &next
-                        && let Err(broken) = files.from_server(data.clone())
+                        && let Err(broken) = files.answered(data.clone())
                     {
                         return End::Aborted(broken.to_string());
                     }

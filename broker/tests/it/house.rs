@@ -390,8 +390,7 @@ impl Person {
     pub async fn sftp(&self, commands: &[&str]) -> (i32, Vec<u8>, String) {
         let ssh = self.ssh(&[]);
         let mut command = tokio::process::Command::new("sftp");
-        let mut args = ssh.as_std().get_args();
-        while let Some(arg) = args.next() {
+        for arg in ssh.as_std().get_args() {
             // The same options; `sftp` has another word for the port.
             command.arg(if arg == "-p" { std::ffi::OsStr::new("-P") } else { arg });
         }

@@ -118,7 +118,7 @@ pub struct Mediator {
     answering: Half,
     begun: bool,
     pending: HashMap<u32, Pending>,
-    files: HashMap<Bytes, File>,
+    files: HashMap<Bytes, Box<File>>,
     /// Answers of our own, until the server's last one is through.
     ours: VecDeque<Bytes>,
     to_server: VecDeque<Bytes>,
@@ -149,7 +149,7 @@ enum Passing {
 
 #[derive(Debug)]
 enum Pending {
-    Open(File),
+    Open(Box<File>),
     Close(Bytes),
     Read { handle: Bytes, offset: u64 },
     Write(Bytes),
@@ -314,7 +314,7 @@ impl Mediator {
 
     /// The session is over: what was open is told as well.
     pub fn end(&mut self) {
-        let mut open: Vec<File> = self.files.drain().map(|(_, file)| file).collect();
+        let mut open: Vec<Box<File>> = self.files.drain().map(|(_, file)| file).collect();
         open.sort_by(|a, b| a.path.cmp(&b.path));
         self.events.extend(open.into_iter().map(|file| FileEvent::Moved(file.moved(Outcome::Aborted))));
     }
@@ -389,14 +389,14 @@ impl Mediator {
                 let mut rest = Fields::new(&head[9 + 4 + handle.len()..]);
                 let offset = rest.u64()?;
                 match self.files.get(&handle) {
-                    Some(File { down: Some(_), .. }) => Verdict::Pass(Pending::Read { handle, offset }),
+                    Some(file) if file.down.is_some() => Verdict::Pass(Pending::Read { handle, offset }),
                     _ => Verdict::failure("this handle is not open for reading"),
                 }
             }
             kind::WRITE => {
                 let handle = handle(fields)?;
                 match self.files.get(&handle) {
-                    Some(File { up: Some(_), .. }) => Verdict::Pass(Pending::Write(handle)),
+                    Some(file) if file.up.is_some() => Verdict::Pass(Pending::Write(handle)),
                     _ => Verdict::failure("this handle is not open for writing"),
                 }
             }
@@ -449,12 +449,12 @@ impl Mediator {
         if self.files.len() + opening >= OPEN_FILES {
             return Verdict::failure("too many files are open");
         }
-        Verdict::Pass(Pending::Open(File {
+        Verdict::Pass(Pending::Open(Box::new(File {
             path: shown(path),
             up: writes.then(Flow::new),
             down: (reads || !writes).then(Flow::new),
             failed: false,
-        }))
+        })))
     }
 
     fn judge_change(&mut self, path: &[u8]) -> Verdict {
