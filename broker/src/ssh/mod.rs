@@ -102,7 +102,7 @@ pub struct SshDoor {
 }
 
 /// How often one address may connect. A hospital or a university often has one for everybody.
-pub const CONNECTIONS: Rate = Rate { burst: 1500, per_second: 20.0 };
+pub const CONNECTIONS: Rate = Rate { burst: 3000, per_second: 50.0 };
 /// How often one person may open something inside a connection. Editors and browsers open many
 /// things at once, and then few.
 pub const OPENINGS: Rate = Rate { burst: 400, per_second: 10.0 };
