@@ -7,7 +7,7 @@ use policy::{Action, CertificateRules, Channel, Decision, Denial, PolicySet, Req
 
 use crate::events::{Basis, permitted};
 use crate::facts::StudyRecords;
-use crate::{Entry, Gate, OpenSession, Permit, Refusal, facts};
+use crate::{Entry, Gate, Refusal, facts};
 
 /// What somebody wants to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,53 +114,6 @@ impl Gate {
     }
 }
 
-impl Gate {
-    /// Records that a file was refused to a session of `sftp`, and says what its person is told.
-    pub async fn refuse_file(
-        &self,
-        permit: &Permit<OpenSession>,
-        channel: Channel,
-        path: &str,
-    ) -> Result<Refusal, Refusal> {
-        let denial = Denial::ChannelRefused { study: permit.action().study.clone(), channel };
-        let kind = EventKind::ChannelRefused { what: kind_of(channel), detail: path.to_owned() };
-        let epoch = self.inner.policies.load().epoch();
-        let event = self.within(permit, kind);
-        self.refuse(event, Action::Channel(channel), &denial, epoch).await
-    }
-
-    /// Records that a connection was asked for to somewhere else than a workspace, and says what
-    /// the person is told.
-    pub async fn refuse_forward(
-        &self,
-        entry: &Entry,
-        study: &StudyId,
-        detail: &str,
-    ) -> Result<Refusal, Refusal> {
-        let channel = Channel::LocalForward;
-        let kind = EventKind::ChannelRefused { what: kind_of(channel), detail: detail.to_owned() };
-        let event = audit::Event { study: Some(study.clone()), ..self.happened_to(entry, kind) };
-        let epoch = self.inner.policies.load().epoch();
-        self.refuse(event, Action::Channel(channel), &Denial::ForwardElsewhere, epoch).await
-    }
-
-    /// Records something that happened within a session.
-    pub async fn record_in(&self, permit: &Permit<OpenSession>, kind: EventKind) -> Result<(), Refusal> {
-        self.record(&self.within(permit, kind)).await.map(drop)
-    }
-
-    fn within(&self, permit: &Permit<OpenSession>, kind: EventKind) -> audit::Event {
-        let access = permit.action();
-        audit::Event {
-            person: Some(access.person.clone()),
-            device: Some(access.key_fingerprint.clone()),
-            session: Some(access.session.clone()),
-            study: Some(access.study.clone()),
-            ..self.happened(kind)
-        }
-    }
-}
-
 /// A question about channels, with everything that decides it.
 pub(crate) struct Asked<'a> {
     pub(crate) entry: &'a Entry,
@@ -245,7 +198,8 @@ impl Asked<'_> {
     }
 }
 
-fn kind_of(channel: Channel) -> ChannelKind {
+/// How records name a kind of channel.
+pub(crate) fn kind_of(channel: Channel) -> ChannelKind {
     match channel {
         Channel::Shell => ChannelKind::Shell,
         Channel::Exec => ChannelKind::Exec,

@@ -29,6 +29,7 @@ mod live;
 mod permit;
 mod refusal;
 mod sessions;
+mod within;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
