@@ -501,6 +501,8 @@ async fn decoys_are_for_security_staff_and_the_log_does_not_tell_them() {
     house.gate.remove_decoy(&entry("admin"), &id).await.unwrap();
     assert!(force.borrow_and_update().is_empty());
     assert!(house.gate.remove_decoy(&entry("admin"), &id).await.is_err());
+}
+
 fn open_as(wanted: Wanted) -> SessionRequest {
     SessionRequest { wanted, ..knock("brca") }
 }

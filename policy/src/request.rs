@@ -73,7 +73,7 @@ pub enum AdminAction {
 
 impl AdminAction {
     /// Every one of them, in the order of the authorisation matrix.
-    pub const ALL: [AdminAction; 12] = [
+    pub const ALL: [AdminAction; 13] = [
         AdminAction::CreateStudy,
         AdminAction::CreateDataset,
         AdminAction::EnrolPerson,
