@@ -33,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((&[flags, cut], mut rest)) = data.split_first_chunk::<2>() else { return };
     let rights = Rights { upload: flags & 1 != 0, export: flags & 2 != 0, export_data: flags & 4 != 0 };
     let init = Packet::new(kind::INIT).u32(3).finish();
-    let mut said: Vec<(bool, &[u8])> = vec![(true, &init)];
+    let mut said: Vec<(bool, &[u8])> = vec![(true, &init[..])];
     // A byte of who speaks and for how long, and what is said.
     while let Some((&head, more)) = rest.split_first() {
         let (now, later) = more.split_at(more.len().min(usize::from(head >> 1)));
