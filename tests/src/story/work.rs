@@ -33,7 +33,7 @@ impl Story {
             .arg(&siem)
             .go()?
             .ok()?;
-        self.collector = Some(Collector::start(&siem, self.ports.siem, "siem.sekisho.test")?);
+        self.collector = Some(Collector::start(&siem, self.ports.siem, "siem/main")?);
         self.arrived("the first events")?;
         held("rsyslog takes the log over mutual TLS");
         Ok(())
