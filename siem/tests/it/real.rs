@@ -47,7 +47,7 @@ impl Collector {
             ("/etc/sekisho/collector", here.as_str()),
             ("/var/log/sekisho", &here),
             ("/var/spool/rsyslog", &here),
-            ("siem.sekisho.test", "siem.test"),
+            ("siem/main", "siem.test"),
             (ours, &port.to_string()),
             (other, &free_port().to_string()),
         ] {
