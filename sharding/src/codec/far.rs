@@ -7,7 +7,7 @@
 
 use std::arch::x86_64::*;
 
-use super::cipher::vaes::{StreamCounters, Wide, encipher};
+use super::cipher::vaes::{StreamCounters, Wide, ask, encipher};
 
 /// Bytes that go to memory at once.
 const LINE: usize = 64;
@@ -18,8 +18,7 @@ pub(super) const STEP: usize = LINES * LINE;
 /// The largest number of drawn shares for which this is worth it: more do not stay in registers.
 const MOST_DRAWN: usize = 4;
 
-/// How many steps ahead memory is asked for what will be read: it begins anew with every page, and
-/// the processor's own guesses end with one.
+/// How many steps ahead memory is asked for what will be read.
 const AHEAD: usize = 6;
 
 type Step = [u8; STEP];
@@ -86,7 +85,7 @@ unsafe fn split_steps<const D: usize>(
                 *random = *blocks;
             }
         }
-        ask(secret);
+        ask(secret, AHEAD);
         let secret = load(secret);
         for (share, random) in drawn.iter_mut().zip(&random) {
             // SAFETY: the step is there and begins with a line, as the caller says.
@@ -125,7 +124,7 @@ unsafe fn combine_steps(cells: &[u8], inputs: &[&[Step]], out: &mut [Step]) {
     for (at, out) in out.iter_mut().enumerate() {
         let mut sums = [_mm512_setzero_si512(); LINES];
         for (input, &cell) in inputs.iter().zip(cells) {
-            ask(&input[at]);
+            ask(&input[at], AHEAD);
             add(&mut sums, multiply(&load(&input[at]), cell));
         }
         // SAFETY: the step is there and begins with a line, as the caller says.
@@ -138,16 +137,6 @@ unsafe fn combine_steps(cells: &[u8], inputs: &[&[Step]], out: &mut [Step]) {
 fn add(sums: &mut Registers, terms: Registers) {
     for (sum, term) in sums.iter_mut().zip(terms) {
         *sum = _mm512_xor_si512(*sum, term);
-    }
-}
-
-/// Asks for what lies a few steps further on, wherever that is: nothing is read.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn ask(step: &Step) {
-    for line in 0..LINES {
-        let there = step.as_ptr().wrapping_add(AHEAD * STEP + line * LINE);
-        _mm_prefetch::<_MM_HINT_T0>(there.cast());
     }
 }
 

@@ -11,6 +11,8 @@ use crate::codec::ghash::{Backlog, GROUP, Ghash, Hashing, Powers};
 const ROUNDS: usize = 14;
 /// Blocks per step: eight vectors of four.
 const STEP: usize = 32;
+/// How many groups ahead memory is asked for what will be sealed.
+const AHEAD: usize = 4;
 
 /// The round keys.
 pub(in crate::codec) struct Wide(Zeroizing<[[u8; 16]; ROUNDS + 1]>);
@@ -268,13 +270,13 @@ fn xor(
     }
 }
 
-/// Asks memory for what lies four groups further on, wherever that is: the processor's own guesses
-/// end with every page. Nothing is read.
+/// Asks memory for the chunk that lies `ahead` of this one, wherever that is: it begins anew with
+/// every page, and the processor's own guesses end with one. Nothing is read.
 #[inline]
 #[target_feature(enable = "sse")]
-fn ask(group: &[u8; GROUP]) {
-    for line in (4 * GROUP..5 * GROUP).step_by(64) {
-        _mm_prefetch::<_MM_HINT_T0>(group.as_ptr().wrapping_add(line).cast());
+pub(in crate::codec) fn ask<const N: usize>(chunk: &[u8; N], ahead: usize) {
+    for line in (0..N).step_by(64) {
+        _mm_prefetch::<_MM_HINT_T0>(chunk.as_ptr().wrapping_add(ahead * N + line).cast());
     }
 }
 
@@ -296,7 +298,7 @@ fn xor_and_hash(
         let ([from_a, from_b], []) = from.as_chunks() else { unreachable!("two steps make a group") };
         let (steps, _) = to.as_chunks_mut::<{ STEP * BLOCK }>();
         let [to_a, to_b] = steps else { unreachable!("two steps make a group") };
-        ask(from);
+        ask(from, AHEAD);
         let (mut a, mut b) = (counters.blocks(keys[0]), counters.blocks(keys[0]));
         let group = match hashed {
             Hashed::Input => Some(from),
