@@ -87,3 +87,17 @@ pub enum OpenError {
     #[error(transparent)]
     Read(#[from] ReadError),
 }
+
+/// What is wrong with a log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct VerifyError {
+    /// The sentence for a person; it names the file.
+    pub what: String,
+    /// The first entry concerned, where one can be named.
+    pub index: Option<u64>,
+}
+
+pub(crate) fn fault(what: impl Into<String>, index: Option<u64>) -> VerifyError {
+    VerifyError { what: what.into(), index }
+}

@@ -40,12 +40,13 @@ mod tiles;
 mod tree;
 mod verify;
 mod wal;
+mod witnessed;
 mod writer;
 
 pub use cosign::{Cosignature, WitnessKey, WitnessPublicKey};
 pub use entry::{export, severity_of, uid, write_canonical};
 
-pub use error::{AppendError, OpenError, ReadError};
+pub use error::{AppendError, OpenError, ReadError, VerifyError};
 pub use event::{
     AuthFault, CertificateKind, Change, ChannelKind, DecisionRecord, Direction, Door, EndCause, Event,
     EventKind, FindingLevel, FindingReaction, ReadFaultKind, RecordKind, SessionExit, TransferOutcome,
@@ -57,8 +58,9 @@ pub use proof::{Proof, ProofError};
 pub use reader::Reader;
 pub use tiles::{BundleFault, TilePath, parse_bundle};
 pub use tree::{Hash, leaf_hash, verify_consistency, verify_inclusion};
-pub use verify::{VerifyError, VerifyReport, verify_dir};
+pub use verify::{VerifyReport, verify_dir, verify_witnessed};
 pub use wal::{Batch, BatchFault, parse_batch};
+pub use witnessed::Witnessed;
 
 /// How a log behaves.
 #[derive(Debug, Clone)]

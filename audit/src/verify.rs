@@ -6,12 +6,14 @@ use std::thread;
 use std::time::Duration;
 
 use crate::disk::{each_file_under, is_temporary};
+use crate::error::{VerifyError, fault};
 use crate::space::spare_path;
 use crate::sweep::sweep;
 use crate::tiles::{Kind, Tile, parse_bundle, push_entry};
 use crate::tree::{Edge, Hash, WIDTH, leaf_hash, reduce};
 use crate::wal::{BatchFault, Segment, Tail, segments_in};
-use crate::{Checkpoint, LogPublicKey, ReadError};
+use crate::witnessed::{Kept, Witnessed};
+use crate::{Checkpoint, LogPublicKey, ReadError, WitnessPublicKey};
 
 /// What a log was found to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,16 +33,8 @@ pub struct VerifyReport {
     pub unfinished: u64,
     /// Whether a process has the log open.
     pub live: bool,
-}
-
-/// What is wrong with a log.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
-pub struct VerifyError {
-    /// The sentence for a person; it names the file.
-    pub what: String,
-    /// The first entry concerned, where one can be named.
-    pub index: Option<u64>,
+    /// How far a witness has come, if the log has one.
+    pub witnessed: Option<Witnessed>,
 }
 
 /// How often a log that changes while it is read is looked at before a fault counts.
@@ -54,12 +48,34 @@ const LISTINGS: u32 = 100;
 ///
 /// It changes nothing and may run while the log grows. It reads on all processors, and needs memory
 /// for the write-ahead log (a few megabytes), however long the log is.
+///
+/// Where a witness has signed, `checkpoint.witnessed` must be signed by the log, too, and the log must
+/// continue it. Whether the witness signed it is for [`verify_witnessed`].
 pub fn verify_dir(dir: &Path, key: &LogPublicKey) -> Result<VerifyReport, VerifyError> {
+    verify(dir, key, None)
+}
+
+/// The same, and the last checkpoint that a witness has signed must be there and be signed by
+/// `witness`. It says how far the log was shown to the witness; only the witness itself knows whether
+/// it has signed more since.
+pub fn verify_witnessed(
+    dir: &Path,
+    key: &LogPublicKey,
+    witness: &WitnessPublicKey,
+) -> Result<VerifyReport, VerifyError> {
+    verify(dir, key, Some(witness))
+}
+
+fn verify(
+    dir: &Path,
+    key: &LogPublicKey,
+    witness: Option<&WitnessPublicKey>,
+) -> Result<VerifyReport, VerifyError> {
     let mut attempt = 1;
     loop {
         let before = fs::read(dir.join("checkpoint")).ok();
         let live = is_live(dir);
-        let result = verify_once(dir, key, live);
+        let result = verify_once(dir, key, witness, live);
         let moved = fs::read(dir.join("checkpoint")).ok() != before;
         if result.is_ok() || !moved || attempt == ATTEMPTS {
             return result;
@@ -69,11 +85,18 @@ pub fn verify_dir(dir: &Path, key: &LogPublicKey) -> Result<VerifyReport, Verify
     }
 }
 
-fn verify_once(dir: &Path, key: &LogPublicKey, live: bool) -> Result<VerifyReport, VerifyError> {
+fn verify_once(
+    dir: &Path,
+    key: &LogPublicKey,
+    witness: Option<&WitnessPublicKey>,
+    live: bool,
+) -> Result<VerifyReport, VerifyError> {
     let key_file = read(dir, Path::new("key.pub"))?;
     if key_file != format!("{key}\n").as_bytes() {
         return Err(fault("key.pub is not the key that was expected", None));
     }
+    // Before the log's own, which was there first.
+    let witnessed = Kept::read(dir, key, witness)?;
     let note = read(dir, Path::new("checkpoint"))?;
     let checkpoint = Checkpoint::open(&note, key).map_err(|e| fault(format!("checkpoint: {e}"), None))?;
     let wal = WalHashes::read(dir, &checkpoint, live)?;
@@ -85,7 +108,7 @@ fn verify_once(dir: &Path, key: &LogPublicKey, live: bool) -> Result<VerifyRepor
         edge: Edge::default(),
         source: None,
         bundle: Vec::new(),
-        bytes: (key_file.len() + note.len()) as u64 + wal.bytes,
+        bytes: (key_file.len() + note.len()) as u64 + wal.bytes + witnessed.as_ref().map_or(0, Kept::bytes),
         root: None,
     };
     walk.note_root();
@@ -99,6 +122,7 @@ fn verify_once(dir: &Path, key: &LogPublicKey, live: bool) -> Result<VerifyRepor
         };
         return Err(fault(what, None));
     }
+    let witnessed = witnessed.map(|kept| kept.compare(dir, &checkpoint)).transpose()?;
     let stray = walk.files.iter().find(|tile| !live || tile.needs().is_some_and(|n| n <= entries));
     if let Some(tile) = stray {
         return Err(fault(format!("{} does not belong to the log", tile.path().display()), None));
@@ -114,11 +138,8 @@ fn verify_once(dir: &Path, key: &LogPublicKey, live: bool) -> Result<VerifyRepor
         bytes: walk.bytes,
         unfinished: wal.unfinished,
         live,
+        witnessed,
     })
-}
-
-fn fault(what: impl Into<String>, index: Option<u64>) -> VerifyError {
-    VerifyError { what: what.into(), index }
 }
 
 fn read(dir: &Path, path: &Path) -> Result<Vec<u8>, VerifyError> {

@@ -401,8 +401,17 @@ pub enum Service {
 /// `audit …`
 #[derive(Debug, Subcommand)]
 pub enum Audit {
-    /// Read every byte of a log and check it against its signed checkpoint.
-    Verify(AuditLog),
+    /// Read every byte of a log and check it against its signed checkpoint, and that against what a
+    /// witness has signed.
+    Verify {
+        /// The log.
+        #[command(flatten)]
+        log: AuditLog,
+        /// Public key of the witness, the line itself or a file with it, from where you trust it: the
+        /// log must bear its signature.
+        #[arg(long, value_name = "FILE|LINE")]
+        witness_key: Option<String>,
+    },
     /// Print the last entries.
     Tail {
         /// The log.

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use audit::{LogPublicKey, Proof, ReadError, Reader, VerifyError};
+use audit::{LogPublicKey, Proof, ReadError, Reader, VerifyError, VerifyReport, WitnessPublicKey};
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
@@ -20,23 +20,29 @@ const FOLLOW: Duration = Duration::from_millis(250);
 /// by a signed checkpoint yet is not shown: it follows within a second.
 pub async fn audit(around: &Surroundings, command: &Audit) -> Result<(), Fault> {
     match command {
-        Audit::Verify(log) => verify(around, log),
+        Audit::Verify { log, witness_key } => verify(around, log, witness_key.as_deref()),
         Audit::Tail { log, count, follow } => tail(around, log, *count, *follow).await,
         Audit::Search(search) => find(around, search),
         Audit::Proof { log, index } => proof(around, log, *index),
     }
 }
 
-fn verify(around: &Surroundings, log: &AuditLog) -> Result<(), Fault> {
+fn verify(around: &Surroundings, log: &AuditLog, witness_key: Option<&str>) -> Result<(), Fault> {
     let dir = folder(&log.dir);
     let key = trusted_key(&dir, log)?;
-    let report = audit::verify_dir(&dir, &key).map_err(|e| damaged(&dir, &e))?;
+    let witness = witness_key.map(key_of_witness).transpose()?;
+    let report = match &witness {
+        Some(witness) => audit::verify_witnessed(&dir, &key, witness),
+        None => audit::verify_dir(&dir, &key),
+    };
+    let report = report.map_err(|e| damaged(&dir, &e))?;
     let root = HEXLOWER.encode(&report.root);
     if around.json {
         around.print_json(&json!({
             "whole": true, "entries": report.entries, "size": report.size, "root": root,
             "bytes": report.bytes, "unfinished": report.unfinished, "live": report.live,
             "key": key.to_string(), "checkpoint": report.checkpoint,
+            "witnessed": witnessed_json(&report, witness.as_ref()),
         }));
         return Ok(());
     }
@@ -45,7 +51,26 @@ fn verify(around: &Surroundings, log: &AuditLog) -> Result<(), Fault> {
     if log.key.is_none() {
         around.print(&say!(LogKeyBeside));
     }
+    match (&report.witnessed, &witness) {
+        (Some(seen), Some(witness)) => {
+            let at = seen.cosignature.as_ref().map_or_else(String::new, |c| c.at.to_string());
+            around.print(&say!(LogWitnessed, witness = witness.name(), size = seen.size, at = at));
+        }
+        (Some(seen), None) => around.print(&say!(LogWitnessUnknown, size = seen.size)),
+        (None, _) => around.print(&say!(LogUnwitnessed)),
+    }
     Ok(())
+}
+
+/// What a program is told of the witness: whether its signature was checked, and how far it has come.
+fn witnessed_json(report: &VerifyReport, witness: Option<&WitnessPublicKey>) -> Value {
+    report.witnessed.as_ref().map_or(Value::Null, |seen| {
+        json!({
+            "size": seen.size, "behind": report.size.saturating_sub(seen.size),
+            "verified": seen.cosignature.is_some(), "witness": witness.map(WitnessPublicKey::name),
+            "at": seen.cosignature.as_ref().map(|c| c.at.to_string()), "note": seen.note,
+        })
+    })
 }
 
 async fn tail(around: &Surroundings, log: &AuditLog, count: u64, follow: bool) -> Result<(), Fault> {
@@ -160,6 +185,16 @@ fn trusted_key(dir: &Path, log: &AuditLog) -> Result<LogPublicKey, Fault> {
     text.trim_end().parse().map_err(|e: audit::KeyError| cannot_read().because(&e))
 }
 
+/// The key of a witness: the line itself, or a file with it.
+fn key_of_witness(named: &str) -> Result<WitnessPublicKey, Fault> {
+    if let Ok(key) = named.trim().parse() {
+        return Ok(key);
+    }
+    let cannot_read = || Fault::failed("io", say!(CannotRead, path = named)).todo(say!(WitnessKeyTodo));
+    let text = std::fs::read_to_string(named).map_err(|e| cannot_read().because(&e))?;
+    text.trim().parse().map_err(|_| cannot_read())
+}
+
 fn open(dir: &Path, log: &AuditLog) -> Result<Reader, Fault> {
     let reader = Reader::open(dir).map_err(|e| unreadable(dir, &e))?;
     if *reader.key() == trusted_key(dir, log)? {
@@ -192,7 +227,7 @@ fn unreadable(dir: &Path, error: &ReadError) -> Fault {
 mod tests {
     use std::sync::Arc;
 
-    use audit::{Event, EventKind, Log, LogKey, Options};
+    use audit::{Event, EventKind, Log, LogKey, Options, WitnessKey};
     use model::{ManualClock, SeededEntropy, Timestamp};
 
     use super::*;
@@ -230,7 +265,7 @@ mod tests {
         let log = AuditLog { dir: dir.path().to_owned(), key: None };
         log_of(&dir.path().join("broker/audit"), 5).await;
         let around = around();
-        verify(&around, &log).unwrap();
+        verify(&around, &log, None).unwrap();
         tail(&around, &log, 3, false).await.unwrap();
         proof(&around, &log, 4).unwrap();
         assert!(proof(&around, &log, 5).is_err());
@@ -239,8 +274,51 @@ mod tests {
         let key = dir.path().join("other.pub");
         std::fs::write(&key, format!("{}\n", other.public())).unwrap();
         let log = AuditLog { key: Some(key), ..log };
-        assert!(verify(&around, &log).is_err() && proof(&around, &log, 1).is_err());
+        assert!(verify(&around, &log, None).is_err() && proof(&around, &log, 1).is_err());
         assert!(tail(&around, &log, 1, false).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_a_witness_has_signed_is_verified_with_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = AuditLog { dir: dir.path().to_owned(), key: None };
+        let folder = dir.path().join("broker/audit");
+        log_of(&folder, 5).await;
+        let around = around();
+        let witness = WitnessKey::generate("witness.test/w", &SeededEntropy::new(3)).unwrap();
+        let line = witness.public().to_string();
+        let file = dir.path().join("witness.pub");
+        std::fs::write(&file, format!("{line}\n")).unwrap();
+        let file = file.display().to_string();
+        // It has signed nothing yet.
+        verify(&around, &log, None).unwrap();
+        let missing = verify(&around, &log, Some(&line)).unwrap_err();
+        assert_eq!((missing.exit, missing.code.as_str()), (Exit::Failed, "log_damaged"));
+        assert!(missing.text(Lang::En).contains("nothing here was signed by witness.test/w"));
+
+        let note = Reader::open(&folder).unwrap().checkpoint().unwrap().1;
+        let at = Timestamp::from_secs(1_790_000_009);
+        let signed = format!("{note}{}", witness.cosign(note.as_bytes(), at).unwrap());
+        std::fs::write(folder.join("checkpoint.witnessed"), &signed).unwrap();
+        for key in [&line, &file] {
+            verify(&around, &log, Some(key)).unwrap();
+        }
+        log_of(&folder, 2).await;
+        let key = trusted_key(&folder, &log).unwrap();
+        let report = audit::verify_witnessed(&folder, &key, witness.public()).unwrap();
+        assert_eq!(
+            witnessed_json(&report, Some(witness.public())),
+            json!({
+                "size": 5, "behind": 2, "verified": true, "witness": "witness.test/w",
+                "at": at.to_string(), "note": signed,
+            })
+        );
+        let report = audit::verify_dir(&folder, &key).unwrap();
+        assert_eq!(witnessed_json(&report, None)["verified"], json!(false));
+
+        let other = WitnessKey::generate("witness.test/w", &SeededEntropy::new(4)).unwrap();
+        assert!(verify(&around, &log, Some(&other.public().to_string())).is_err());
+        assert_eq!(verify(&around, &log, Some("no/such/file")).unwrap_err().code, "io");
     }
 
     #[tokio::test]

@@ -156,6 +156,10 @@ words! {
     LogGood: "the log is whole: {entries} entries, root {root}" | "監査ログは完全です: {entries} 件、ルート {root}";
     LogSigned: "its checkpoint covers {size} entries; {bytes} bytes were read; signed by {key}" | "チェックポイントは {size} 件を対象とし、{bytes} バイトを検査しました。署名鍵: {key}";
     LogKeyBeside: "the key was taken from the folder itself: compare it with the copy you keep (--key)" | "鍵は同じフォルダーのものです。保管している写しと比べてください（--key）";
+    LogWitnessed: "the witness {witness} has signed the first {size} entries, at {at}" | "証人 {witness} は先頭 {size} 件に署名しています（{at}）";
+    LogWitnessUnknown: "a checkpoint over the first {size} entries lies there as signed by a witness, and the log continues it; the signature of the witness was not checked: give its key (--witness-key)" | "先頭 {size} 件のチェックポイントが証人署名済みとして保存されており、ログはその続きです。証人の署名は検証していません。鍵を指定してください（--witness-key）";
+    LogUnwitnessed: "no witness has signed anything here: that the folder was not set back to an older copy of itself is not shown" | "証人の署名がありません。フォルダーが古い写しに戻されていないことは確認できません";
+    WitnessKeyTodo: "--witness-key takes a line name+hash+key, or a file with one, such as the witness's key.pub" | "--witness-key には name+hash+key の行、またはその行を含むファイル（証人の key.pub など）を指定してください";
     LogSearched: "{found} of {read} entries fit" | "{read} 件中 {found} 件が該当しました";
     LogBad: "the log in {path} is not what was signed" | "{path} の監査ログは署名されたものと一致しません";
     LogBadTodo: "keep a copy of the folder untouched, and tell the security staff" | "フォルダーの写しを変更せずに保存し、セキュリティ担当に連絡してください";

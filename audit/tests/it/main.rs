@@ -2,6 +2,7 @@
 
 mod strangers;
 mod survival;
+mod witnessed;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
