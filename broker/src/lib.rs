@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod diagnoses;
 pub mod diagnosing;
 pub mod feed;
+pub mod happening;
 pub mod hub;
 pub mod node;
 pub mod private;

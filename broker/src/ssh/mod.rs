@@ -13,6 +13,7 @@ pub mod admission;
 mod algorithms;
 mod connection;
 mod files;
+mod followers;
 mod input;
 mod issued;
 pub mod rate;

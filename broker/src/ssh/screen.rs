@@ -7,6 +7,8 @@ use russh::server::{ChannelOpenHandle, Handle, Msg};
 use russh::{ChannelId, ChannelOpenFailure, ChannelWriteHalf, Sig};
 use wire::message::Exited;
 
+use crate::happening::Happening;
+
 /// Standard error, as extended data (RFC 4254, section 5.2).
 const STDERR: u32 = 1;
 
@@ -61,8 +63,18 @@ impl Screen {
         }
     }
 
+    /// Shows what happens in the session, where the client has not done it itself.
+    pub(crate) async fn show(&self, happening: Happening) -> Result<(), Gone> {
+        match happening {
+            Happening::Output(data) => self.stdout(data).await,
+            Happening::Error(data) => self.stderr(data).await,
+            Happening::OutputEnded => self.eof().await,
+            Happening::Input(_) | Happening::Resized(_) => Ok(()),
+        }
+    }
+
     /// The workspace sends no more; input may go on.
-    pub(crate) async fn eof(&self) -> Result<(), Gone> {
+    async fn eof(&self) -> Result<(), Gone> {
         self.channel.eof().await.map_err(|_| Gone)
     }
 
@@ -80,12 +92,12 @@ impl Screen {
     }
 
     /// Output of the workspace. Waits until the client has room for it.
-    pub(crate) async fn stdout(&self, data: Bytes) -> Result<(), Gone> {
+    async fn stdout(&self, data: Bytes) -> Result<(), Gone> {
         self.channel.data_bytes(data).await.map_err(|_| Gone)
     }
 
     /// Error output of the workspace. Waits until the client has room for it.
-    pub(crate) async fn stderr(&self, data: Bytes) -> Result<(), Gone> {
+    async fn stderr(&self, data: Bytes) -> Result<(), Gone> {
         self.channel.extended_data_bytes(STDERR, data).await.map_err(|_| Gone)
     }
 

@@ -1,0 +1,155 @@
+//! The bytes of one session, both ways.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use gate::{OpenSession, Permit};
+use tokio::time::timeout;
+use wire::broker::{SessionReceiver, SessionSender, SessionStream};
+use wire::message::{SessionInput, SessionOutput};
+
+use super::end::End;
+use crate::happening::Happening;
+use crate::ssh::Services;
+use crate::ssh::files::Files;
+use crate::ssh::followers::Followers;
+use crate::ssh::input::{Input, InputBuffer};
+use crate::ssh::screen::{Gone, Screen};
+
+/// How long an agent may take to hear that a session is over.
+const TELL_AGENT: Duration = Duration::from_millis(100);
+
+/// What both directions of a session work with.
+pub(super) struct Carried<'a> {
+    pub(super) services: &'a Services,
+    pub(super) screen: &'a Screen,
+    pub(super) permit: &'a Permit<OpenSession>,
+    pub(super) followers: &'a Followers,
+    pub(super) files: Option<&'a Files>,
+}
+
+impl Carried<'_> {
+    /// Carries bytes both ways until something ends the session; then tells the agent.
+    pub(super) async fn carry(&self, mut stream: SessionStream, input: &InputBuffer) -> End {
+        let end = {
+            let sender = &mut stream.sender;
+            let receiver = &mut stream.receiver;
+            tokio::select! {
+                biased;
+                cause = self.permit.ended() => End::PermitEnded(cause),
+                () = self.services.stopping.cancelled() => End::Stopping,
+                end = self.outward(receiver) => end,
+                end = self.inward(sender, input) => end,
+            }
+        };
+        if let Some(reason) = end.for_agent() {
+            let _ = timeout(TELL_AGENT, stream.sender.kill(reason)).await;
+        }
+        end
+    }
+
+    async fn inward(&self, sender: &mut SessionSender, input: &InputBuffer) -> End {
+        loop {
+            let sent = match input.next().await {
+                Input::Data(data) => {
+                    self.followers.tell(&Happening::Input(data.clone()));
+                    match self.files {
+                        None => sender.send(SessionInput::Stdin(data)).await.is_ok(),
+                        Some(files) => match ask(files, sender, data, input).await {
+                            Ok(sent) => sent,
+                            Err(end) => return end,
+                        },
+                    }
+                }
+                Input::Eof => sender.send(SessionInput::StdinEof).await.is_ok(),
+                Input::Resize(size) => {
+                    self.followers.tell(&Happening::Resized(size));
+                    sender.send(SessionInput::Resize(size)).await.is_ok()
+                }
+                Input::Signal(name) => sender.send(SessionInput::Signal(name)).await.is_ok(),
+                Input::Closed => return End::ClientGone,
+            };
+            if !sent {
+                return gone(input).await;
+            }
+        }
+    }
+
+    async fn outward(&self, receiver: &mut SessionReceiver) -> End {
+        loop {
+            let next = match self.files {
+                None => receiver.next().await,
+                Some(files) => {
+                    let next = tokio::select! {
+                        biased;
+                        next = receiver.next() => Some(next),
+                        () = files.answers() => None,
+                    };
+                    if let Some(Ok(Some(SessionOutput::Stdout(data)))) = &next
+                        && let Err(broken) = files.answered(data.clone())
+                    {
+                        return End::Aborted(broken.to_string());
+                    }
+                    match files.deliver(self.services, self.permit, self.screen).await {
+                        Ok(pieces) => {
+                            for piece in pieces {
+                                if self.show(Happening::Output(piece)).await == Err(Gone) {
+                                    return End::ClientGone;
+                                }
+                            }
+                        }
+                        Err(refusal) => return End::Aborted(refusal.message),
+                    }
+                    match next {
+                        None | Some(Ok(Some(SessionOutput::Stdout(_)))) => continue,
+                        Some(other) => other,
+                    }
+                }
+            };
+            let happening = match next {
+                Ok(Some(SessionOutput::Stdout(data))) => Happening::Output(data),
+                Ok(Some(SessionOutput::Stderr(data))) => Happening::Error(data),
+                Ok(Some(SessionOutput::StdoutEof)) => Happening::OutputEnded,
+                Ok(Some(SessionOutput::Exit(exited))) => return End::Exited(exited),
+                Ok(Some(SessionOutput::Aborted { reason })) => return End::Aborted(reason),
+                Ok(Some(SessionOutput::Opened { .. } | SessionOutput::Refused(_))) => {
+                    return End::Aborted("the agent spoke out of turn".to_owned());
+                }
+                Ok(None) | Err(_) => return End::AgentLost,
+            };
+            if self.show(happening).await == Err(Gone) {
+                return End::ClientGone;
+            }
+        }
+    }
+
+    async fn show(&self, happening: Happening) -> Result<(), Gone> {
+        self.followers.tell(&happening);
+        self.screen.show(happening).await
+    }
+}
+
+/// Puts what the client sent before the mediator of files; whether the agent took what may pass.
+async fn ask(
+    files: &Files,
+    sender: &mut SessionSender,
+    data: Bytes,
+    input: &InputBuffer,
+) -> Result<bool, End> {
+    let pieces = tokio::select! {
+        pieces = files.asked(data) => pieces,
+        () = input.closed() => return Err(End::ClientGone),
+    };
+    for piece in pieces.map_err(|broken| End::Aborted(broken.to_string()))? {
+        if sender.send(SessionInput::Stdin(piece)).await.is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The agent takes no more: the command may have ended, and the other direction tells how.
+async fn gone(input: &InputBuffer) -> End {
+    input.closed().await;
+    End::ClientGone
+}

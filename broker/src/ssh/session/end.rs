@@ -1,0 +1,156 @@
+//! How a session ends, and how that is recorded and told.
+
+use std::time::Duration;
+
+use audit::SessionExit;
+use gate::{EndCause, OpenSession, Outcome, Permit};
+use russh::Disconnect;
+use russh::server::Handle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use wire::message::Exited;
+
+use crate::ssh::Services;
+use crate::ssh::followers::Followers;
+use crate::ssh::screen::{Gone, Screen};
+use crate::ssh::sever::Knife;
+
+/// Exit status of a refusal (`EX_NOPERM`).
+pub(super) const NOT_PERMITTED: u8 = 77;
+/// Exit status when something needed does not answer (`EX_UNAVAILABLE`).
+pub(super) const UNAVAILABLE: u8 = 69;
+/// Exit status when the broker goes away for a while (`EX_TEMPFAIL`).
+pub(super) const TRY_LATER: u8 = 75;
+
+/// How long the last words may take when a session is ended.
+const LAST_WORDS: Duration = Duration::from_millis(350);
+/// How long a client may take to hang up by itself after them.
+const HANG_UP: Duration = Duration::from_millis(200);
+/// How long the disconnect may take before the connection is cut.
+const CUT: Duration = Duration::from_millis(200);
+/// The ways to end the whole connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) handle: Handle,
+    pub(crate) knife: Knife,
+    /// Fires when the connection is gone.
+    pub(crate) gone: CancellationToken,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// By itself.
+    Exited(Exited),
+    /// The agent ended it.
+    Aborted(String),
+    /// The agent is gone.
+    AgentLost,
+    /// The client is gone.
+    ClientGone,
+    /// The permit ended.
+    PermitEnded(EndCause),
+    /// The broker is stopping.
+    Stopping,
+}
+
+impl End {
+    /// What the agent is told, if it has to be.
+    pub(super) fn for_agent(&self) -> Option<String> {
+        match self {
+            End::Exited(_) | End::AgentLost => None,
+            // Either the agent ended it, and hears nothing any more, or this side did.
+            End::Aborted(reason) => Some(reason.clone()),
+            End::ClientGone => Some("the client left".to_owned()),
+            End::PermitEnded(cause) => Some(cause.cause.code().to_owned()),
+            End::Stopping => Some("the broker is stopping".to_owned()),
+        }
+    }
+}
+
+/// Records the end, then shows it to the person.
+pub(super) async fn finish(
+    services: &Services,
+    end: End,
+    refused: Option<String>,
+    screen: &Screen,
+    line: &Line,
+    permit: Permit<OpenSession>,
+    followers: &Followers,
+) -> Result<(), Gone> {
+    let (exit, ended) = told(&end);
+    let outcome = Outcome { exit, ended, bytes_in: followers.inward(), bytes_out: followers.outward() };
+    let session = permit.action().session.clone();
+    let closing = async {
+        if let Err(refusal) = services.gate.close_session(permit, outcome).await {
+            tracing::error!(%session, code = %refusal.code, "the end of a session could not be recorded");
+        }
+    };
+    match end {
+        End::Exited(exited) => {
+            closing.await;
+            screen.exit(&exited).await
+        }
+        End::Aborted(reason) => {
+            closing.await;
+            let text = refused.unwrap_or(format!("The workspace ended this session: {reason}."));
+            screen.fail(&text, UNAVAILABLE).await
+        }
+        End::AgentLost => {
+            closing.await;
+            let text = "The host of this workspace was lost. Connect again; what ran there is gone.";
+            screen.fail(text, UNAVAILABLE).await
+        }
+        End::ClientGone => {
+            closing.await;
+            Err(Gone)
+        }
+        End::PermitEnded(EndCause { message, .. }) => {
+            tokio::join!(closing, hang_up(screen, line, &message, NOT_PERMITTED));
+            Ok(())
+        }
+        End::Stopping => {
+            let text = "This gate is being stopped by its operators, and your session with it. Connect again in a few minutes.";
+            tokio::join!(closing, hang_up(screen, line, text, TRY_LATER));
+            Ok(())
+        }
+    }
+}
+
+/// Ends the whole connection within a second, whether or not the client reads.
+async fn hang_up(screen: &Screen, line: &Line, text: &str, status: u8) {
+    let _ = timeout(LAST_WORDS, screen.fail(text, status)).await;
+    // A client that reads leaves by itself now, with the exit status; a disconnect would hide it.
+    if timeout(HANG_UP, line.gone.cancelled()).await.is_ok() {
+        return;
+    }
+    let bye = line.handle.disconnect(Disconnect::ByApplication, text.to_owned(), "en".to_owned());
+    let _ = timeout(CUT, async {
+        let _ = bye.await;
+        line.gone.cancelled().await;
+    })
+    .await;
+    line.knife.cut();
+}
+
+/// What the records say of an end: how it looked, and who ended it if we did.
+fn told(end: &End) -> (SessionExit, Option<EndCause>) {
+    let aborted = |reason: &str| SessionExit::Aborted { reason: reason.to_owned() };
+    let ours =
+        |cause: audit::EndCause, message: &str| EndCause { cause, grant: None, message: message.to_owned() };
+    match end {
+        End::Exited(Exited::Code(code)) => (SessionExit::Code { code: *code }, None),
+        End::Exited(Exited::Signal { name, .. }) => (SessionExit::Signal { name: name.clone() }, None),
+        End::Aborted(reason) => (aborted(reason), None),
+        End::AgentLost => {
+            let text = "the host of the workspace was lost";
+            (aborted(text), Some(ours(audit::EndCause::AgentLost, text)))
+        }
+        End::ClientGone => (aborted("the client left"), None),
+        End::PermitEnded(cause) => (aborted(cause.cause.code()), Some(cause.clone())),
+        End::Stopping => {
+            let text = "the broker is stopping";
+            (aborted(text), Some(ours(audit::EndCause::Shutdown, text)))
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! One session: from the request for a shell to its last byte.
+//!
+//! The gate decides and records; an agent runs the command; [`carry`] carries bytes both ways and
+//! sees to it that the session ends when its permit does. What happens is told in one vocabulary
+//! ([`crate::happening`]) to the client and to whoever else follows.
+
+mod carry;
+mod end;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit::{Event, EventKind};
+use gate::{Entry, OpenSession, Permit, Refusal, RefusalKind, SessionRequest, Wanted};
+use model::{AgentId, StudyId};
+use policy::CertificateRules;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use wire::broker::{AgentLink, SessionStream};
+use wire::message::{Command, Pty, SessionOutput};
+
+use super::Services;
+use super::files::Files;
+use super::followers::Followers;
+use super::input::InputBuffer;
+use super::rate::TooOften;
+use super::screen::{Gone, Screen};
+use carry::Carried;
+pub(crate) use end::Line;
+use end::{End, NOT_PERMITTED, TRY_LATER, UNAVAILABLE, finish};
+
+/// How long an agent may take to start a workspace.
+const START: Duration = Duration::from_secs(60);
+
+/// What a client asks for.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) entry: Entry,
+    pub(crate) study: StudyId,
+    pub(crate) certificate: CertificateRules,
+    pub(crate) purpose: Option<String>,
+    pub(crate) wanted: Wanted,
+    /// The bytes of the command, if it is one.
+    pub(crate) line: Vec<u8>,
+    /// What the client asked for, if its certificate forces another command.
+    pub(crate) original: Option<String>,
+    pub(crate) pty: Option<Pty>,
+    pub(crate) env: Vec<(String, String)>,
+    /// What was refused on the way here, for the person to read.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Runs one session to its end.
+pub(crate) async fn run(
+    services: Arc<Services>,
+    wish: Wish,
+    screen: Screen,
+    input: Arc<InputBuffer>,
+    line: Line,
+) {
+    let told = serve(&services, wish, &screen, &input, &line).await;
+    if told == Err(Gone) {
+        tracing::debug!(channel = %screen.id(), "the client left");
+    }
+    input.close();
+}
+
+async fn serve(
+    services: &Services,
+    wish: Wish,
+    screen: &Screen,
+    input: &InputBuffer,
+    line: &Line,
+) -> Result<(), Gone> {
+    for note in &wish.notes {
+        screen.say(note).await?;
+    }
+    if let Err(TooOften { wait, first }) =
+        services.openings.take(wish.entry.person.clone(), services.gate.now())
+    {
+        let text = format!(
+            "You open things here faster than anybody can use them. Try again in {} s.",
+            wait.as_secs() + 1
+        );
+        if first {
+            record_refused(services, &wish, "too-often", &text).await;
+        }
+        return screen.fail(&text, TRY_LATER).await;
+    }
+    let Ok(_slot) = services.slots.clone().try_acquire_owned() else {
+        return screen
+            .fail("Too many sessions are open at this gate. Try again in a few minutes.", UNAVAILABLE)
+            .await;
+    };
+    let Some(link) = services.hub.choose() else {
+        record_refused(services, &wish, "no_host", "no host for workspaces is connected").await;
+        let text = "No host for workspaces is connected at the moment. Try again in a few minutes; the operators see this too.";
+        return screen.fail(text, UNAVAILABLE).await;
+    };
+    // Not interrupted when the client leaves: what was opened is closed properly below.
+    let permit = match services.gate.open_session(&wish.entry, &asked(&wish, link.agent())).await {
+        Ok(permit) => permit,
+        Err(refusal) => return refuse(screen, &refusal).await,
+    };
+    for notice in &permit.action().notices {
+        screen.say(notice).await.ok();
+    }
+    if !permit.action().environment && !wish.env.is_empty() {
+        screen.say("This study lets no variables of your environment come along.").await.ok();
+    }
+    let followers = Followers::default();
+    let files = (wish.wanted == Wanted::Sftp).then(|| Files::new(permit.action()));
+    let (end, refused) = match start(services, &link, &permit, &wish, input).await {
+        Ok(stream) => {
+            screen.opened().await;
+            let carried =
+                Carried { services, screen, permit: &permit, followers: &followers, files: files.as_ref() };
+            (carried.carry(stream, input).await, None)
+        }
+        Err(NotStarted::Refused { code, message }) => (End::Aborted(code), Some(message)),
+        Err(NotStarted::End(end)) => (end, None),
+    };
+    if let Some(files) = &files {
+        files.end(services, &permit).await;
+    }
+    finish(services, end, refused, screen, line, permit, &followers).await
+}
+
+fn asked(wish: &Wish, agent: &AgentId) -> SessionRequest {
+    SessionRequest {
+        study: wish.study.clone(),
+        purpose: wish.purpose.clone(),
+        agent: agent.clone(),
+        pty: wish.pty.is_some(),
+        wanted: wish.wanted.clone(),
+        certificate: wish.certificate,
+    }
+}
+
+/// The gate was not asked, so the refusal is recorded here.
+async fn record_refused(services: &Services, wish: &Wish, code: &str, reason: &str) {
+    let kind = EventKind::SessionRefused { code: code.to_owned(), reason: reason.to_owned() };
+    let mut event = Event::new(services.gate.now(), kind);
+    event.person = Some(wish.entry.person.clone());
+    event.study = Some(wish.study.clone());
+    event.peer = wish.entry.peer.map(|peer| peer.to_string());
+    if let Err(refusal) = services.gate.record(&event).await {
+        tracing::error!(code = %refusal.code, "a refusal could not be recorded");
+    }
+}
+
+async fn refuse(screen: &Screen, refusal: &Refusal) -> Result<(), Gone> {
+    let status = if refusal.kind == RefusalKind::Unavailable { UNAVAILABLE } else { NOT_PERMITTED };
+    screen.fail(&refusal.message, status).await
+}
+
+enum NotStarted {
+    Refused { code: String, message: String },
+    End(End),
+}
+
+async fn start(
+    services: &Services,
+    link: &AgentLink,
+    permit: &Permit<OpenSession>,
+    wish: &Wish,
+    input: &InputBuffer,
+) -> Result<SessionStream, NotStarted> {
+    let ticket = services
+        .gate
+        .session_ticket(permit, link.agent())
+        .map_err(|refusal| NotStarted::Refused { code: refusal.code, message: refusal.message })?;
+    let command = match wish.wanted {
+        Wanted::Shell => Command::Shell,
+        Wanted::Exec(_) => Command::Exec(wish.line.clone()),
+        Wanted::Sftp => Command::Sftp { data: permit.action().files.export_data },
+        Wanted::Forward(port) => Command::Connect { port },
+    };
+    let mut env = if permit.action().environment { wish.env.clone() } else { Vec::new() };
+    env.extend(wish.original.iter().map(|line| ("SSH_ORIGINAL_COMMAND".to_owned(), line.clone())));
+    let order = wire::message::OpenSession { ticket, command, pty: wish.pty.clone(), env };
+    let opening = async {
+        let mut stream = link.open_session(order).await.map_err(|_| End::AgentLost)?;
+        match stream.receiver.next().await {
+            Ok(Some(first)) => Ok((stream, first)),
+            Ok(None) | Err(_) => Err(End::AgentLost),
+        }
+    };
+    let opened = tokio::select! {
+        opened = timeout(START, opening) => opened.unwrap_or_else(|_| Err(End::Aborted("the workspace did not start in time".to_owned()))),
+        cause = permit.ended() => Err(End::PermitEnded(cause)),
+        () = input.closed() => Err(End::ClientGone),
+        () = services.stopping.cancelled() => Err(End::Stopping),
+    };
+    match opened.map_err(NotStarted::End)? {
+        (stream, SessionOutput::Opened { .. }) => Ok(stream),
+        (_, SessionOutput::Refused(refused)) => {
+            Err(NotStarted::Refused { code: refused.code, message: refused.message })
+        }
+        (_, SessionOutput::Aborted { reason }) => Err(NotStarted::End(End::Aborted(reason))),
+        (_, _) => Err(NotStarted::End(End::Aborted("the agent spoke out of turn".to_owned()))),
+    }
+}
+
+/// Tells the person that something is not offered, and closes the channel.
+pub(crate) async fn deny(screen: Screen, text: String, gone: CancellationToken) {
+    tokio::select! {
+        _ = screen.fail(&text, NOT_PERMITTED) => {}
+        () = gone.cancelled() => {}
+    }
+}
