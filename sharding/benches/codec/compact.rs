@@ -55,18 +55,19 @@ pub fn encode_stream(name: &str, peers: &Peers) {
 /// lives in the cache only.
 fn encode(data: &[u8]) -> Contestant<'_> {
     let (sealer, disperser, macs) = (Sealer::new(&[1; 32]), Disperser::new(threshold()), macs());
-    let piece = disperser.piece_len(BLOCK);
-    let mut shares = vec![vec![0; data.len() / BLOCK * piece]; 5];
-    let mut sealed = vec![0; BLOCK];
-    let mut tags = [[0; 16]; 5];
+    let blocks = data.len() / BLOCK;
+    let mut shares = vec![vec![0; blocks * disperser.piece_len(BLOCK)]; 5];
+    let mut tags = vec![[0; 16]; blocks * 6];
     Contestant::new("sharding", data.len(), move || {
-        for (at, block) in black_box(data).chunks_exact(BLOCK).enumerate() {
-            black_box(sealer.seal(&NONCE, block, &mut sealed));
-            let mut slices: Vec<&mut [u8]> =
-                shares.iter_mut().map(|share| &mut share[at * piece..(at + 1) * piece]).collect();
-            let done = disperser.disperse_and_tag(&sealed, &mut slices, &macs, &NONCE, black_box(&mut tags));
-            done.expect("shares");
-        }
+        let (data, keys) = ((black_box(data), BLOCK), (&sealer, macs.as_slice()));
+        let done = disperser.seal_and_disperse(
+            keys,
+            |_| NONCE,
+            data,
+            &mut slices(&mut shares),
+            black_box(&mut tags),
+        );
+        done.expect("shares");
         black_box(&mut shares);
     })
 }

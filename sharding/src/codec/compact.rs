@@ -4,10 +4,18 @@
 //! byte the pieces are the values at `1..=k` of a polynomial of degree `k − 1`; share `x` is its
 //! value at `x`, so that the first `k` shares *are* the pieces.
 
+use std::ops::Range;
+
+#[cfg(target_arch = "x86_64")]
+use super::far;
+use super::ghash::{Backlog, GROUP};
 use super::kernel::{Kernel, Matrix};
 use super::mac::Mac;
-use super::share::STRIDE;
-use super::{CodecError, MAX_SHARES, NONCE_LEN, ShareIndex, TAG_LEN, Threshold};
+use super::share::{FAR, STRIDE};
+use super::{CodecError, MAX_SHARES, NONCE_LEN, Sealer, ShareIndex, TAG_LEN, Threshold};
+
+/// Bytes of a line of the caches, about which machines mostly agree.
+const LINE: usize = 64;
 
 /// Spreads data over `n` shares of a `k`-th of its length each.
 #[derive(Debug, Clone)]
@@ -49,27 +57,49 @@ impl Disperser {
         Ok(())
     }
 
-    /// As [`Disperser::disperse`], and writes the tag of share `x` under `macs[x − 1]` and `nonce`
-    /// to `tags[x − 1]` while the shares are still in the first cache. No key may meet a nonce
-    /// twice (see [`Mac`]).
-    pub fn disperse_and_tag(
+    /// Seals the blocks of `data`, each of `block` bytes and the last perhaps shorter, spreads what
+    /// comes of each over `shares`, block after block, and tags it. `tags` gets a row for every block:
+    /// its own tag under `sealer`, then that of each share under `macs`. What was spread of one block
+    /// is tagged while the next is sealed, which costs little more than sealing alone.
+    ///
+    /// `nonces` gives each block its own. **No key may meet a nonce twice** (see [`Sealer`] and
+    /// [`Mac`]).
+    pub fn seal_and_disperse(
         &self,
-        data: &[u8],
+        (sealer, macs): (&Sealer, &[Mac]),
+        nonces: impl Fn(usize) -> [u8; NONCE_LEN],
+        (data, block): (&[u8], usize),
         shares: &mut [&mut [u8]],
-        macs: &[Mac],
-        nonce: &[u8; NONCE_LEN],
         tags: &mut [[u8; TAG_LEN]],
     ) -> Result<(), CodecError> {
-        let len = self.check(data, shares)?;
-        let mut tagging = Mac::begin_each(macs, self.threshold, tags.len())?;
-        for from in (0..len).step_by(STRIDE) {
-            self.stride(data, len, from, shares);
-            for (tagging, share) in tagging.iter_mut().zip(shares.iter()) {
-                tagging.absorb(&share[from..len.min(from + STRIDE)]);
-            }
+        let n = self.threshold.n();
+        let len: usize = data.chunks(block).map(|plain| self.piece_len(plain.len())).sum();
+        let rows = data.len().div_ceil(block) * (n + 1);
+        let counts = [(n, macs.len()), (n, shares.len()), (rows, tags.len())];
+        if let Some((expected, actual)) = counts.into_iter().find(|(expected, actual)| expected != actual) {
+            return Err(CodecError::Count { expected, actual });
         }
-        for (tag, tagging) in tags.iter_mut().zip(tagging) {
-            *tag = tagging.finish(nonce);
+        if shares.iter().any(|share| share.len() != len) {
+            return Err(CodecError::Lengths);
+        }
+        let mut sealed = vec![0; block.min(data.len())];
+        let mut desk = Desk::new(shares, self.piece_len(sealed.len()), self.kernel);
+        let (mut from, mut before) = (0, None::<Spread<'_>>);
+        for ((at, plain), row) in data.chunks(block).enumerate().zip(tags.chunks_exact_mut(n + 1)) {
+            let Some((own, tags)) = row.split_first_mut() else { break };
+            let (nonce, sealed) = (nonces(at), &mut sealed[..plain.len()]);
+            let mut seal = |backlog: &mut Backlog<'_>| sealer.seal_meanwhile(&nonce, plain, sealed, backlog);
+            *own = match before.take() {
+                Some(spread) => spread.tag(macs, &mut desk, seal),
+                None => seal(&mut Backlog::new()),
+            };
+            let range = from..from + self.piece_len(plain.len());
+            self.disperse(sealed, &mut desk.parts_mut(&range))?;
+            from = range.end;
+            before = Some(Spread { range, nonce, tags });
+        }
+        if let Some(spread) = before {
+            spread.tag(macs, &mut desk, |_| ());
         }
         Ok(())
     }
@@ -105,6 +135,100 @@ impl Disperser {
             *output = &mut share[range.clone()];
         }
         self.kernel.apply(self.matrix.rows(0..count), &inputs[..self.threshold.k()], &mut outputs[..count]);
+    }
+}
+
+/// Where the shares of one block lie until they are tagged: in their places, or, if those are larger
+/// than the caches and this machine can write past them, in the cache.
+struct Desk<'a, 'b> {
+    shares: &'a mut [&'b mut [u8]],
+    /// The parts of all shares one after the other; empty if they lie in their places.
+    near: Vec<u8>,
+    /// From one part to the next.
+    width: usize,
+}
+
+impl<'a, 'b> Desk<'a, 'b> {
+    fn new(shares: &'a mut [&'b mut [u8]], piece: usize, kernel: Kernel) -> Desk<'a, 'b> {
+        let width = piece.next_multiple_of(LINE);
+        let large = shares.iter().map(|share| share.len()).sum::<usize>() >= FAR;
+        let near = if large && writes_far(kernel) { vec![0; width * shares.len()] } else { Vec::new() };
+        Desk { shares, near, width }
+    }
+
+    fn parts_mut(&mut self, range: &Range<usize>) -> Vec<&mut [u8]> {
+        if self.near.is_empty() {
+            self.shares.iter_mut().map(|share| &mut share[range.clone()]).collect()
+        } else {
+            self.near.chunks_mut(self.width).map(|part| &mut part[..range.len()]).collect()
+        }
+    }
+
+    fn parts(&self, range: &Range<usize>) -> Vec<&[u8]> {
+        if self.near.is_empty() {
+            self.shares.iter().map(|share| &share[range.clone()]).collect()
+        } else {
+            self.near.chunks(self.width).map(|part| &part[..range.len()]).collect()
+        }
+    }
+
+    /// Puts everything in its place.
+    fn clear(&mut self, range: &Range<usize>) {
+        for (part, share) in self.near.chunks(self.width).zip(self.shares.iter_mut()) {
+            write_far(&part[..range.len()], &mut share[range.clone()]);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn writes_far(kernel: Kernel) -> bool {
+    kernel == Kernel::best() && far::copies()
+}
+
+#[cfg(target_arch = "x86_64")]
+use far::copy as write_far;
+
+#[cfg(not(target_arch = "x86_64"))]
+fn writes_far(_: Kernel) -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn write_far(from: &[u8], to: &mut [u8]) {
+    to.copy_from_slice(from);
+}
+
+/// Shares of one block that wait for their tags.
+struct Spread<'a> {
+    /// Where they belong in all of the shares.
+    range: Range<usize>,
+    nonce: [u8; NONCE_LEN],
+    tags: &'a mut [[u8; TAG_LEN]],
+}
+
+impl Spread<'_> {
+    /// Tags them, some of the work being done by what else is to be done meanwhile, and clears the desk.
+    fn tag<T>(
+        self,
+        macs: &[Mac],
+        desk: &mut Desk<'_, '_>,
+        meanwhile: impl FnOnce(&mut Backlog<'_>) -> T,
+    ) -> T {
+        let parts = desk.parts(&self.range);
+        let whole = self.range.len() / GROUP * GROUP;
+        let mut tagging: Vec<_> = macs.iter().map(Mac::begin).collect();
+        let mut backlog = Backlog::new();
+        for (tagging, part) in tagging.iter_mut().zip(&parts) {
+            tagging.absorb_later(&part[..whole], &mut backlog);
+        }
+        let out = meanwhile(&mut backlog);
+        backlog.finish();
+        for ((tag, mut tagging), part) in self.tags.iter_mut().zip(tagging).zip(&parts) {
+            tagging.absorb(&part[whole..]);
+            *tag = tagging.finish(&self.nonce);
+        }
+        desk.clear(&self.range);
+        out
     }
 }
 

@@ -132,6 +132,38 @@ unsafe fn combine_steps(cells: &[u8], inputs: &[&[Step]], out: &mut [Step]) {
     }
 }
 
+/// Whether [`copy`] can.
+pub(super) fn copies() -> bool {
+    is_x86_feature_detected!("avx512f")
+}
+
+/// Copies `from` to `to`, which is as long: whole lines past the caches, what there is of others
+/// through them.
+pub(super) fn copy(from: &[u8], to: &mut [u8]) {
+    assert!(copies() && from.len() == to.len());
+    let (from_start, from) = from.split_at(from.len().min(to_next_line([&*to].into_iter()).unwrap_or(0)));
+    let (to_start, to) = to.split_at_mut(from_start.len());
+    to_start.copy_from_slice(from_start);
+    let (from_steps, from_rest) = from.as_chunks();
+    let (to_steps, to_rest) = to.as_chunks_mut();
+    // SAFETY: AVX-512F is there, as asserted; there are as many steps on either side, and those of `to`
+    // begin with a line.
+    unsafe {
+        copy_steps(from_steps, to_steps);
+        _mm_sfence();
+    }
+    to_rest.copy_from_slice(from_rest);
+}
+
+/// There are as many steps on either side, and those of `to` begin with a line.
+#[target_feature(enable = "avx512f")]
+unsafe fn copy_steps(from: &[Step], to: &mut [Step]) {
+    for (from, to) in from.iter().zip(to) {
+        // SAFETY: the step is there and begins with a line, as the caller says.
+        unsafe { send(&load(from), to) };
+    }
+}
+
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn add(sums: &mut Registers, terms: Registers) {

@@ -15,7 +15,7 @@ pub(super) const STRIDE: usize = 4096;
 
 /// From this many bytes on, what is written will have left the caches before anybody reads it: about
 /// what one core can hope for of the last of them.
-const FAR: usize = 24 << 20;
+pub(super) const FAR: usize = 24 << 20;
 
 /// Makes all `n` shares of secrets.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::{AttemptId, Deposit, MasterKey, Mode, Scheme, TAG_LEN, Tag};
+use super::{AttemptId, BLOCK, Deposit, MasterKey, Mode, Scheme, TAG_LEN, Tag};
 use crate::codec::{
     CodecError, Combiner, Disperser, Gatherer, Mac, RandomStream, Sealer, ShareIndex, Splitter,
 };
@@ -87,35 +87,48 @@ impl BlockEncoder {
         })
     }
 
-    /// Writes the `n` shares of a block to `shares`, each of [`Scheme::share_len`] bytes, and adds
-    /// its tags to `tags`. `random` must never have given the same bytes before; mode `compact`
-    /// needs none, but there `keys` must never have met another plaintext of this block.
+    /// Writes the `n` shares of blocks `first..`, all whole but perhaps the last, to `shares`, each as
+    /// long as [`Scheme::share_len`] of every block together, and adds a row of tags for each block to
+    /// `tags`. `random` must never have given the same bytes before; mode `compact` needs none, but
+    /// there `keys` must never have met another plaintext of these blocks.
     pub fn encode(
         &self,
         keys: &ExtentKeys,
-        block: u64,
+        first: u64,
         plaintext: &[u8],
         random: &mut RandomStream,
         shares: &mut [&mut [u8]],
         tags: &mut Vec<Tag>,
     ) -> Result<(), CodecError> {
-        let row = tags.len();
-        tags.resize(row + 1 + keys.shares.len(), [0; TAG_LEN]);
-        let Some((block_tag, share_tags)) = tags[row..].split_first_mut() else { return Ok(()) };
-        let nonce = nonce(block);
+        let (rows, width) = (tags.len(), 1 + keys.shares.len());
+        tags.resize(rows + plaintext.len().div_ceil(BLOCK as usize) * width, [0; TAG_LEN]);
+        let rows = &mut tags[rows..];
+        let nonces = |at| nonce(first + at as u64);
         match (&self.0, &keys.blocks) {
             (Encoder::Shamir(splitter), BlockKey::Shamir(key)) => {
-                splitter.split_and_tag(plaintext, random, shares, &keys.shares, &nonce, share_tags)?;
-                *block_tag = keyed_hash(key, block, plaintext);
+                let blocks = plaintext.chunks(BLOCK as usize).zip(rows.chunks_exact_mut(width)).enumerate();
+                let mut from = 0;
+                for (at, (block, row)) in blocks {
+                    let (to, nonce) = (from + block.len(), nonces(at));
+                    let short = CodecError::Lengths;
+                    let parts = shares.iter_mut().map(|share| share.get_mut(from..to).ok_or(short));
+                    let mut parts = parts.collect::<Result<Vec<_>, _>>()?;
+                    let (tag, tags) = row.split_first_mut().ok_or(CodecError::Lengths)?;
+                    splitter.split_and_tag(block, random, &mut parts, &keys.shares, &nonce, tags)?;
+                    *tag = keyed_hash(key, first + at as u64, block);
+                    from = to;
+                }
+                Ok(())
             }
-            (Encoder::Compact(disperser), BlockKey::Compact(sealer)) => {
-                let mut sealed = vec![0; plaintext.len()];
-                *block_tag = sealer.seal(&nonce, plaintext, &mut sealed);
-                disperser.disperse_and_tag(&sealed, shares, &keys.shares, &nonce, share_tags)?;
-            }
-            _ => return Err(CodecError::Lengths),
+            (Encoder::Compact(disperser), BlockKey::Compact(sealer)) => disperser.seal_and_disperse(
+                (sealer, &keys.shares),
+                nonces,
+                (plaintext, BLOCK as usize),
+                shares,
+                rows,
+            ),
+            _ => Err(CodecError::Lengths),
         }
-        Ok(())
     }
 }
 

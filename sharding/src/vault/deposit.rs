@@ -412,14 +412,9 @@ impl Writer {
         let whole = scheme.table_at(plaintext.len() as u64).start as usize - crate::format::HEADER;
         let mut shares = vec![Zeroizing::new(vec![0; whole]); scheme.threshold.n()];
         let mut tags = Vec::with_capacity(scheme.table_len(plaintext.len() as u64) / crate::format::TAG_LEN);
-        let mut from = 0;
-        for (at, block) in plaintext.chunks(BLOCK as usize).enumerate() {
-            let to = from + scheme.share_len(block.len());
-            let mut slices: Vec<&mut [u8]> = shares.iter_mut().map(|share| &mut share[from..to]).collect();
-            let number = extent * (EXTENT / BLOCK) + at as u64;
-            self.encoder.encode(&keys, number, block, &mut random, &mut slices, &mut tags)?;
-            from = to;
-        }
+        let first = extent * (EXTENT / BLOCK);
+        let mut slices: Vec<&mut [u8]> = shares.iter_mut().map(|share| share.as_mut_slice()).collect();
+        self.encoder.encode(&keys, first, plaintext, &mut random, &mut slices, &mut tags)?;
         let table = TagTable::from_tags(scheme, &tags);
         Ok(Shared { table, shares: shares.into_iter().map(Bytes::from_owner).collect() })
     }

@@ -6,7 +6,7 @@ use super::{generator, interpolate, pattern, points_at, split, subsets};
 use crate::codec::cipher::Cipher;
 use crate::codec::ghash;
 use crate::codec::{
-    CodecError, Disperser, Gatherer, Kernel, Mac, RandomStream, Rebuilder, Splitter, Threshold,
+    CodecError, Disperser, Gatherer, Kernel, Mac, RandomStream, Rebuilder, Sealer, Splitter, Threshold,
 };
 
 fn disperse(kernel: Kernel, threshold: Threshold, data: &[u8]) -> Vec<Vec<u8>> {
@@ -138,16 +138,62 @@ fn tagging_on_the_way_is_tagging_afterwards() {
         splitter.split_and_tag(&data, &mut random, &mut slices, &macs, &nonce, &mut tags).unwrap();
         assert_eq!(shares, split(Kernel::best(), threshold, &data));
         check(&shares, &tags);
-
-        let mut shares = vec![vec![0; len.div_ceil(3)]; 5];
-        let mut slices: Vec<&mut [u8]> = shares.iter_mut().map(Vec::as_mut_slice).collect();
-        let disperser = Disperser::new(threshold);
-        let short = disperser.disperse_and_tag(&data, &mut slices, &macs[1..], &nonce, &mut tags);
-        assert_eq!(short, Err(CodecError::Count { expected: 5, actual: 4 }));
-        disperser.disperse_and_tag(&data, &mut slices, &macs, &nonce, &mut tags).unwrap();
-        assert_eq!(shares, disperse(Kernel::best(), threshold, &data));
-        check(&shares, &tags);
     }
+}
+
+#[test]
+fn a_run_of_blocks_is_sealed_spread_and_tagged_as_each_would_be_alone() {
+    let (key, block) = ([9; 32], 5000);
+    let nonces = |at: usize| [at as u8 + 1; 12];
+    let narrow_and_wide = [Cipher::narrow as fn(&[u8; 32]) -> Cipher, Cipher::new];
+    for (kernel, cipher) in ghash::Kernel::available().flat_map(|kernel| narrow_and_wide.map(|c| (kernel, c)))
+    {
+        for (k, n) in [(2, 3), (3, 5), (4, 32)] {
+            let threshold = Threshold::new(k, n).unwrap();
+            let disperser = Disperser::new(threshold);
+            let sealer = Sealer::on(cipher(&key), kernel);
+            let macs: Vec<Mac> = (0..n).map(|x| Mac::on(cipher(&[x; 32]), kernel)).collect();
+            for len in [0, 1, 4999, 5000, 5001, 10_000, 22_222] {
+                let data = pattern(len);
+                let mut alone = vec![Vec::new(); usize::from(n)];
+                let mut expected = Vec::new();
+                for (at, plain) in data.chunks(block).enumerate() {
+                    let mut sealed = vec![0; plain.len()];
+                    expected.push(Sealer::new(&key).seal(&nonces(at), plain, &mut sealed));
+                    let shares = disperse(Kernel::best(), threshold, &sealed);
+                    for ((all, share), mac) in alone.iter_mut().zip(shares).zip(&macs) {
+                        expected.push(mac.tag(&nonces(at), &share));
+                        all.extend(share);
+                    }
+                }
+                let mut shares = vec![vec![0xee; alone[0].len()]; usize::from(n)];
+                let mut tags = vec![[0xee; 16]; expected.len()];
+                let mut slices: Vec<&mut [u8]> = shares.iter_mut().map(Vec::as_mut_slice).collect();
+                let keys = (&sealer, macs.as_slice());
+                disperser.seal_and_disperse(keys, nonces, (&data, block), &mut slices, &mut tags).unwrap();
+                assert!(tags == expected && shares == alone, "{k} of {n}, {len} bytes, {kernel:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_of_blocks_takes_buffers_that_fit_and_no_others() {
+    let (disperser, sealer) = (Disperser::new(Threshold::new(2, 3).unwrap()), Sealer::new(&[1; 32]));
+    let macs: Vec<Mac> = (0..3).map(|x| Mac::new(&[x; 32])).collect();
+    let run = |macs: &[Mac], lens: &[usize], rows: usize| {
+        let mut shares: Vec<Vec<u8>> = lens.iter().map(|len| vec![0; *len]).collect();
+        let mut slices: Vec<&mut [u8]> = shares.iter_mut().map(Vec::as_mut_slice).collect();
+        let mut tags = vec![[0; 16]; rows];
+        disperser.seal_and_disperse((&sealer, macs), |_| [0; 12], (&[7; 25], 10), &mut slices, &mut tags)
+    };
+    let count = |expected, actual| Err(CodecError::Count { expected, actual });
+    assert_eq!(run(&macs, &[13, 13, 13], 12), Ok(()));
+    assert_eq!(run(&macs, &[13, 13, 12], 12), Err(CodecError::Lengths));
+    assert_eq!(run(&macs, &[14, 13, 13], 12), Err(CodecError::Lengths));
+    assert_eq!(run(&macs, &[13, 13], 12), count(3, 2));
+    assert_eq!(run(&macs[1..], &[13, 13, 13], 12), count(3, 2));
+    assert_eq!(run(&macs, &[13, 13, 13], 11), count(12, 11));
 }
 
 proptest! {
