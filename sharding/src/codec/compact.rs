@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
-use super::far;
+use super::fused;
 use super::ghash::{Backlog, GROUP};
 use super::kernel::{Kernel, Matrix};
 use super::mac::Mac;
@@ -182,11 +182,11 @@ impl<'a, 'b> Desk<'a, 'b> {
 
 #[cfg(target_arch = "x86_64")]
 fn writes_far(kernel: Kernel) -> bool {
-    kernel == Kernel::best() && far::copies()
+    kernel == Kernel::best() && fused::copies()
 }
 
 #[cfg(target_arch = "x86_64")]
-use far::copy as write_far;
+use fused::copy as write_far;
 
 #[cfg(not(target_arch = "x86_64"))]
 fn writes_far(_: Kernel) -> bool {

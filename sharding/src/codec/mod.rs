@@ -22,9 +22,9 @@
 
 mod cipher;
 mod compact;
-#[cfg(target_arch = "x86_64")]
-mod far;
 mod field;
+#[cfg(target_arch = "x86_64")]
+mod fused;
 mod ghash;
 mod kernel;
 mod mac;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
-use super::far;
+use super::fused;
 use super::ghash::Backlog;
 use super::kernel::{Kernel, Matrix};
 use super::mac::Mac;
@@ -54,39 +54,43 @@ impl Splitter {
         shares: &mut [&mut [u8]],
     ) -> Result<(), CodecError> {
         self.check(secret, shares)?;
-        let far = self.split_far(secret, random, shares);
-        for part in strides(0..far.start).chain(strides(far.end..secret.len())) {
+        let done = self.split_fused(secret, random, shares);
+        for part in strides(0..done.start).chain(strides(done.end..secret.len())) {
             self.draw(part.clone(), random, shares);
             self.compute(&secret[part.clone()], part, shares);
         }
         Ok(())
     }
 
-    /// Splits what there is of whole lines past the caches, if the shares are larger than those and
-    /// this machine can; returns which part that was.
+    /// Splits what there is of whole steps without keeping anything in between, if this machine can;
+    /// returns which part that was.
     #[cfg(target_arch = "x86_64")]
-    fn split_far(&self, secret: &[u8], random: &mut RandomStream, shares: &mut [&mut [u8]]) -> Range<usize> {
+    fn split_fused(
+        &self,
+        secret: &[u8],
+        random: &mut RandomStream,
+        shares: &mut [&mut [u8]],
+    ) -> Range<usize> {
         let drawn = self.threshold.k() - 1;
-        let per_step = far::blocks_per_step(drawn).filter(|_| self.kernel == Kernel::best());
-        let start = far::to_next_line(shares.iter().map(|share| &**share));
-        let (Some(per_step), Some(start)) = (per_step, start) else { return 0..0 };
-        if secret.len() * shares.len() < FAR {
-            return 0..0;
-        }
+        let per_step = fused::blocks_per_step(drawn).filter(|_| self.kernel == Kernel::best());
+        let Some(per_step) = per_step else { return 0..0 };
+        let large = secret.len() * shares.len() >= FAR;
+        let line = fused::to_next_line(shares.iter().map(|share| &**share)).filter(|_| large);
+        let start = line.unwrap_or(0);
         let (steps, _) = secret[start..].as_chunks();
         let Some(wide) = random.take_wide(per_step * steps.len() as u64) else { return 0..0 };
-        let mut parts: [&mut [[u8; far::STEP]]; MAX_SHARES as usize] =
+        let mut parts: [&mut [[u8; fused::STEP]]; MAX_SHARES as usize] =
             std::array::from_fn(|_| Default::default());
         for (share, part) in shares.iter_mut().zip(&mut parts) {
             *part = share[start..].as_chunks_mut().0;
         }
-        let (drawn, computed) = parts[..self.threshold.n()].split_at_mut(drawn);
-        far::split(wide, self.matrix.rows(0..computed.len()).cells(), steps, drawn, computed);
-        start..start + steps.len() * far::STEP
+        let parts = parts[..self.threshold.n()].split_at_mut(drawn);
+        fused::split(wide, self.matrix.rows(0..parts.1.len()).cells(), steps, parts, line.is_some());
+        start..start + steps.len() * fused::STEP
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn split_far(&self, _: &[u8], _: &mut RandomStream, _: &mut [&mut [u8]]) -> Range<usize> {
+    fn split_fused(&self, _: &[u8], _: &mut RandomStream, _: &mut [&mut [u8]]) -> Range<usize> {
         0..0
     }
 
@@ -286,17 +290,17 @@ impl Interpolator {
     /// machine can; returns which part that was.
     #[cfg(target_arch = "x86_64")]
     fn apply_far(&self, shares: &[&[u8]], out: &mut [u8]) -> Range<usize> {
-        if out.len() < FAR || !far::combines() || self.kernel != Kernel::best() {
+        if out.len() < FAR || !fused::combines() || self.kernel != Kernel::best() {
             return 0..0;
         }
-        let Some(start) = far::to_next_line(std::iter::once(&*out)) else { return 0..0 };
-        let mut inputs: [&[[u8; far::STEP]]; MAX_SHARES as usize] = [&[]; MAX_SHARES as usize];
+        let Some(start) = fused::to_next_line(std::iter::once(&*out)) else { return 0..0 };
+        let mut inputs: [&[[u8; fused::STEP]]; MAX_SHARES as usize] = [&[]; MAX_SHARES as usize];
         for (input, share) in inputs.iter_mut().zip(shares) {
             *input = share[start..].as_chunks().0;
         }
         let (steps, _) = out[start..].as_chunks_mut();
-        far::combine(self.matrix.rows(0..1).cells(), &inputs[..shares.len()], steps);
-        start..start + steps.len() * far::STEP
+        fused::combine(self.matrix.rows(0..1).cells(), &inputs[..shares.len()], steps);
+        start..start + steps.len() * fused::STEP
     }
 
     #[cfg(not(target_arch = "x86_64"))]

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{BLOCK, Hashed, NONCE_LEN, numbered};
 use crate::codec::ghash::{Backlog, GROUP, Ghash, Hashing, Powers};
+use crate::codec::kernel::ask_to_write;
 
 const ROUNDS: usize = 14;
 /// Blocks per step: eight vectors of four.
@@ -184,6 +185,7 @@ fn stream(
             None => encipher(&keys, &mut blocks, |_| {}),
         }
         for (block, out) in blocks.iter().zip(step.as_chunks_mut::<4>().0) {
+            ask_to_write(out.as_flattened());
             // SAFETY: four blocks of 16 bytes are there; unaligned stores are allowed.
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), *block) };
         }

@@ -3,9 +3,11 @@
 
 use std::arch::x86_64::*;
 
-use super::{GROUP, Rows};
+use super::{GROUP, Rows, ask_to_write};
 
 const WIDTH: usize = 64;
+/// How far ahead the first cache is asked for what will be read, in bytes.
+const AHEAD: usize = 768;
 
 pub(super) fn available() -> bool {
     is_x86_feature_detected!("avx512f")
@@ -49,6 +51,9 @@ fn fixed<const K: usize, const N: usize>(cells: &[u8], inputs: [&[u8]; K], mut o
         std::array::from_fn(|o| std::array::from_fn(|i| _mm512_set1_epi8(cells[o * K + i] as i8)));
     let mut at = 0;
     while at + WIDTH <= len {
+        for input in inputs {
+            _mm_prefetch::<_MM_HINT_T0>(input.as_ptr().wrapping_add(at + AHEAD).cast());
+        }
         // SAFETY: `at + WIDTH <= len <= input.len()`; unaligned loads are allowed.
         let bytes: [__m512i; K] =
             std::array::from_fn(|i| unsafe { _mm512_loadu_si512(inputs[i].as_ptr().add(at).cast()) });
@@ -56,6 +61,7 @@ fn fixed<const K: usize, const N: usize>(cells: &[u8], inputs: [&[u8]; K], mut o
             let sum = bytes.iter().zip(row).fold(_mm512_setzero_si512(), |sum, (&bytes, &constant)| {
                 _mm512_xor_si512(sum, _mm512_gf2p8mul_epi8(bytes, constant))
             });
+            ask_to_write(&out[at..]);
             // SAFETY: `at + WIDTH <= len <= out.len()`.
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().add(at).cast(), sum) };
         }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{generator, interpolate, pattern, points_at, split, subsets};
+use super::{combine, generator, interpolate, pattern, points_at, split, subsets};
 use crate::codec::cipher::Cipher;
 use crate::codec::ghash;
 use crate::codec::{
@@ -136,7 +136,9 @@ fn tagging_on_the_way_is_tagging_afterwards() {
         let mut random = RandomStream::under(&[7; 32]);
         let splitter = Splitter::new(threshold);
         splitter.split_and_tag(&data, &mut random, &mut slices, &macs, &nonce, &mut tags).unwrap();
-        assert_eq!(shares, split(Kernel::best(), threshold, &data));
+        for points in [[1, 2, 3], [5, 3, 4]] {
+            assert_eq!(combine(Kernel::PORTABLE, threshold, &shares, &points), data);
+        }
         check(&shares, &tags);
     }
 }

@@ -1,13 +1,16 @@
-//! Splitting and combining what is larger than the caches, on AVX-512: nothing is kept between
-//! drawing, multiplying and writing but registers, and lines go to memory past the caches.
+//! Splitting, and combining what is larger than the caches, in one loop on AVX-512: nothing is kept
+//! between drawing, multiplying and writing but registers.
 //!
-//! A line that is written whole that way need not be fetched first, and drives nothing out. It is
-//! worth it only for whole lines (one that is written in two halves goes to memory twice), only
-//! where memory bounds, and only if little else is stored meanwhile, which would wait behind it.
+//! Shares larger than the caches are written past them. A line that is written whole that way need not
+//! be fetched first, and drives nothing out. It is worth it only for whole lines (one that is written
+//! in two halves goes to memory twice), only where memory bounds, and only if little else is stored
+//! meanwhile, which would wait behind it. Smaller ones go through the caches, which are asked for each
+//! line ahead, for writing: else every store waits for its line.
 
 use std::arch::x86_64::*;
 
 use super::cipher::vaes::{StreamCounters, Wide, ask, encipher};
+use super::kernel::ask_to_write;
 
 /// Bytes that go to memory at once.
 const LINE: usize = 64;
@@ -38,42 +41,47 @@ pub(super) fn blocks_per_step(drawn: usize) -> Option<u64> {
     able.then(|| (drawn.div_ceil(2) * 2 * STEP / 16) as u64)
 }
 
-/// Splits `secret` into whole steps of shares, each of which begins a line: draws the first from
-/// block `counter` of the stream on and computes the others as the `cells` of the matrix say, whose
-/// rows have a cell for the secret and one for every drawn share.
+/// Splits `secret` into whole steps of shares: draws the first from block `counter` of the stream on
+/// and computes the others as the `cells` of the matrix say, whose rows have a cell for the secret and
+/// one for every drawn share. If `far`, each share begins a line and is written past the caches.
 pub(super) fn split(
     (wide, counter): (&Wide, u64),
     cells: &[u8],
     secret: &[Step],
-    drawn: &mut [&mut [Step]],
-    computed: &mut [&mut [Step]],
+    (drawn, computed): (&mut [&mut [Step]], &mut [&mut [Step]]),
+    far: bool,
 ) {
     assert!(is_x86_feature_detected!("gfni") && cells.len() == computed.len() * (drawn.len() + 1));
     for share in drawn.iter().chain(computed.iter()) {
-        assert!(share.len() == secret.len() && (share.as_ptr() as usize).is_multiple_of(LINE));
+        assert!(share.len() == secret.len());
+        assert!(!far || (share.as_ptr() as usize).is_multiple_of(LINE));
     }
+    let shares = (drawn, computed);
     // SAFETY: GFNI is there, as asserted; `wide` exists, so that AES and AVX-512 are; every share has
-    // as many steps as the secret and begins with a line.
+    // as many steps as the secret and, if they are far, begins with a line.
     unsafe {
-        match drawn.len() {
-            1 => split_steps::<1>((wide, counter), cells, secret, drawn, computed),
-            2 => split_steps::<2>((wide, counter), cells, secret, drawn, computed),
-            3 => split_steps::<3>((wide, counter), cells, secret, drawn, computed),
-            4 => split_steps::<4>((wide, counter), cells, secret, drawn, computed),
+        match (shares.0.len(), far) {
+            (1, false) => split_steps::<1, false>((wide, counter), cells, secret, shares),
+            (2, false) => split_steps::<2, false>((wide, counter), cells, secret, shares),
+            (3, false) => split_steps::<3, false>((wide, counter), cells, secret, shares),
+            (4, false) => split_steps::<4, false>((wide, counter), cells, secret, shares),
+            (1, true) => split_steps::<1, true>((wide, counter), cells, secret, shares),
+            (2, true) => split_steps::<2, true>((wide, counter), cells, secret, shares),
+            (3, true) => split_steps::<3, true>((wide, counter), cells, secret, shares),
+            (4, true) => split_steps::<4, true>((wide, counter), cells, secret, shares),
             _ => unreachable!("blocks_per_step gave nothing"),
         }
         _mm_sfence();
     }
 }
 
-/// Every share has as many steps as the secret and begins with a line; `D` are drawn.
+/// Every share has as many steps as the secret and, if they are `FAR`, begins with a line; `D` are drawn.
 #[target_feature(enable = "avx512f,avx512bw,vaes,aes,vpclmulqdq,pclmulqdq,gfni")]
-unsafe fn split_steps<const D: usize>(
+unsafe fn split_steps<const D: usize, const FAR: bool>(
     (wide, counter): (&Wide, u64),
     cells: &[u8],
     secret: &[Step],
-    drawn: &mut [&mut [Step]],
-    computed: &mut [&mut [Step]],
+    (drawn, computed): (&mut [&mut [Step]], &mut [&mut [Step]]),
 ) {
     let (keys, mut counters) = (wide.keys(), StreamCounters::from(counter));
     for (at, secret) in secret.iter().enumerate() {
@@ -88,16 +96,16 @@ unsafe fn split_steps<const D: usize>(
         ask(secret, AHEAD);
         let secret = load(secret);
         for (share, random) in drawn.iter_mut().zip(&random) {
-            // SAFETY: the step is there and begins with a line, as the caller says.
-            unsafe { send(random, share.get_unchecked_mut(at)) };
+            // SAFETY: the step is there, and begins with a line if it is far, as the caller says.
+            unsafe { put::<FAR>(random, share.get_unchecked_mut(at)) };
         }
         for (share, row) in computed.iter_mut().zip(cells.chunks_exact(D + 1)) {
             let mut sums = multiply(&secret, row[0]);
             for (random, &cell) in random.iter().zip(&row[1..]) {
                 add(&mut sums, multiply(random, cell));
             }
-            // SAFETY: the step is there and begins with a line, as the caller says.
-            unsafe { send(&sums, share.get_unchecked_mut(at)) };
+            // SAFETY: the step is there, and begins with a line if it is far, as the caller says.
+            unsafe { put::<FAR>(&sums, share.get_unchecked_mut(at)) };
         }
     }
 }
@@ -185,6 +193,22 @@ fn load(step: &Step) -> Registers {
 fn multiply(lines: &Registers, constant: u8) -> Registers {
     let constant = _mm512_set1_epi8(constant as i8);
     lines.map(|line| _mm512_gf2p8mul_epi8(line, constant))
+}
+
+/// If it is `FAR`, `to` begins with a line.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn put<const FAR: bool>(lines: &Registers, to: &mut Step) {
+    if FAR {
+        // SAFETY: it begins with a line, as the caller says.
+        unsafe { send(lines, to) };
+        return;
+    }
+    for (line, to) in lines.iter().zip(to.as_chunks_mut::<LINE>().0) {
+        ask_to_write(to);
+        // SAFETY: 64 bytes are there; unaligned stores are allowed.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), *line) };
+    }
 }
 
 /// `to` begins with a line. Who sends fences before anybody else may look.
