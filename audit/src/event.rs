@@ -108,6 +108,10 @@ pub enum EventKind {
         command: Option<String>,
         datasets: Vec<DatasetId>,
         access_until: Timestamp,
+        /// Whether it is recorded, and what happens when it cannot be.
+        recording: RecordingMode,
+        /// Whether what the person types is recorded too.
+        recording_input: bool,
     },
     /// A session was asked for and refused.
     SessionRefused { code: String, reason: String },
@@ -142,6 +146,27 @@ pub enum EventKind {
         /// How many events the session has, this one not counted.
         count: u64,
     },
+    /// What a session looked like was recorded; this seals the recording.
+    SessionRecorded {
+        /// Of the asciicast, hexadecimal.
+        sha256: String,
+        /// Bytes of asciicast.
+        bytes: u64,
+        /// Of what is stored of it, encrypted; hexadecimal.
+        stored_sha256: String,
+        stored_bytes: u64,
+        events: u64,
+        duration_ms: u64,
+        /// Bytes of output that were left out of it, each run marked with its length and hash.
+        elided_bytes: u64,
+        outcome: RecordingOutcome,
+    },
+    /// A session could not be recorded from here on.
+    RecordingDegraded { mode: RecordingMode, reason: String },
+    /// Somebody was given the recording of a session.
+    RecordingPlayed { recorded: SessionId, whose: PersonId, sha256: String },
+    /// Somebody looked through recordings for a text.
+    RecordingsSearched { text: String, found: u64 },
     /// A live session was ended from our side.
     SessionEnded { cause: EndCause, grant: Option<GrantId>, reason: String },
     /// A file began to come in.
@@ -468,6 +493,26 @@ codes! {
         Unknown = "unknown",
     }
 
+    /// Whether a session is recorded, and what happens when it cannot be.
+    RecordingMode {
+        /// It is not.
+        Off = "off",
+        /// It goes on, and that is recorded.
+        BestEffort = "best-effort",
+        /// It ends.
+        Strict = "strict",
+    }
+
+    /// Whether a recording has all that it should.
+    RecordingOutcome {
+        /// It does.
+        Whole = "whole",
+        /// The broker was stopped: it has what was on the disk by then.
+        Interrupted = "interrupted",
+        /// It could not be written any further, and the session went on.
+        Degraded = "degraded",
+    }
+
     /// Which way a file goes.
     Direction {
         /// Into the workspace.
@@ -504,6 +549,8 @@ codes! {
         MembershipEnded = "membership-ended",
         /// The agent is gone.
         AgentLost = "agent-lost",
+        /// It must be recorded, and could not be.
+        RecordingFailed = "recording-failed",
         /// Detection found something that its policy answers so.
         Finding = "finding",
         /// The log can no longer record.

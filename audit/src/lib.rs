@@ -49,7 +49,8 @@ pub use entry::{export, severity_of, uid, write_canonical};
 pub use error::{AppendError, OpenError, ReadError, VerifyError};
 pub use event::{
     AuthFault, CertificateKind, Change, ChannelKind, DecisionRecord, Direction, Door, EndCause, Event,
-    EventKind, FindingLevel, FindingReaction, ReadFaultKind, RecordKind, SessionExit, TransferOutcome,
+    EventKind, FindingLevel, FindingReaction, ReadFaultKind, RecordKind, RecordingMode, RecordingOutcome,
+    SessionExit, TransferOutcome,
 };
 pub use log::{Index, Log};
 pub use note::{Checkpoint, KeyError, LogKey, LogPublicKey, NoteError};

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 pub use fields::{Sensitivity, event_fields, event_kinds, sensitivity};
 
-use crate::{Change, Event, EventKind, FindingLevel, TransferOutcome};
+use crate::{Change, Event, EventKind, FindingLevel, RecordingOutcome, TransferOutcome};
 
 /// The OCSF version whose numbers these are.
 const VERSION: &str = "1.8.0";
@@ -165,6 +165,10 @@ fn class(event: &Event) -> Class {
         K::FileTransferred { outcome, .. } => (SSH, 6, Low, *outcome == TransferOutcome::Completed),
         K::ChannelRefused { .. } => (SSH, 5, Medium, false),
         K::SessionClosed { .. } => (SSH, 2, Informational, true),
+        K::SessionRecorded { outcome: RecordingOutcome::Whole, .. } => (SSH, 99, Informational, true),
+        K::SessionRecorded { .. } => (SSH, 99, Medium, false),
+        K::RecordingDegraded { .. } => (SSH, 99, High, false),
+        K::RecordingPlayed { .. } | K::RecordingsSearched { .. } => (API, 2, Low, true),
         K::SessionEnded { .. } => (SSH, 3, Low, true),
         K::DepositStarted { .. } | K::DepositCompleted { .. } => (DATASTORE, 5, Informational, true),
         K::DepositFailed { .. } | K::DepositRefused { .. } => (DATASTORE, 5, Medium, false),

@@ -15,6 +15,7 @@ pub mod hub;
 pub mod node;
 pub mod private;
 pub mod process;
+pub mod recordings;
 mod reports;
 pub mod ssh;
 pub mod tls;

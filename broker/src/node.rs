@@ -9,8 +9,8 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use audit::{Event, EventKind, Log, LogKey};
 use certs::x509::Identity;
-use gate::{Foundations, Gate, Settings};
-use model::{AgentId, Clock, Entropy, PersonId};
+use gate::{Foundations, Gate, Recorded, Settings};
+use model::{AgentId, Clock, Entropy, PersonId, SessionId};
 use serde::Serialize;
 use signer::SignerClient;
 use store::Store;
@@ -28,6 +28,7 @@ use crate::diagnosing::{Ends, Examined, diagnose};
 use crate::feed::{Feeds, Sinks};
 use crate::hub::Hub;
 use crate::private;
+use crate::recordings::Recordings;
 use crate::ssh::admission::AdmissionLimits;
 use crate::ssh::rate::Rates;
 use crate::ssh::{IssuedBook, OPENINGS, Services, SshDoor};
@@ -105,6 +106,9 @@ impl Node {
 
         let (log, witnessing) = open_log(dir, &config, &clock, &*entropy).await?;
         let store = Store::open(&dir.join("records.sqlite")).await.context("cannot open the records")?;
+        let tasks = TaskTracker::new();
+        let (recordings, left_open) = open_recordings(dir, &clock, &entropy, &tasks).await?;
+        let sessions: Vec<_> = left_open.iter().map(|(session, _)| session.clone()).collect();
         let gate = Gate::new(Foundations {
             store,
             log,
@@ -113,9 +117,11 @@ impl Node {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             settings: Settings::default(),
+            left_open,
         })
         .await
         .context("cannot open the gate")?;
+        sessions.iter().for_each(|session| recordings.keep(session));
         record(
             &gate,
             EventKind::Started {
@@ -135,8 +141,9 @@ impl Node {
             slots: Arc::new(Semaphore::new(config.max_sessions)),
             sinks: Sinks::new(&config.siem.sink),
             watch: Watch::new(&config.detection),
+            recordings,
             stopping: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            tasks,
         });
 
         let agent_tls =
@@ -294,6 +301,22 @@ async fn open_log(
     let log = Log::open(&audit, key, Arc::clone(clock), audit::Options::default())
         .context("cannot open the audit log")?;
     Ok((log, witnessing))
+}
+
+/// Opens the recordings, and reads what an earlier process left open of them.
+async fn open_recordings(
+    dir: &Path,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+    tasks: &TaskTracker,
+) -> anyhow::Result<(Recordings, Vec<(SessionId, Recorded)>)> {
+    let recordings = Recordings::open(dir, Arc::clone(clock), Arc::clone(entropy), tasks.clone())
+        .context("cannot open the folder of recordings, or recordings.key")?;
+    let here = recordings.clone();
+    let left_open = tokio::task::spawn_blocking(move || here.left_open())
+        .await?
+        .context("cannot read what was left open in the folder of recordings")?;
+    Ok((recordings, left_open))
 }
 
 /// Leaves the one-time tokens of a house that is being founded where its owner finds them.

@@ -183,6 +183,7 @@ impl Gate {
             until: new.until,
             state: StudyState::Active,
             channels: ChannelRules::default(),
+            recording: policy::RecordingRule::default(),
         };
         self.inner.store.create_study(&study).await.map_err(|e| Refusal::store(&e))?;
         Ok(())
@@ -498,7 +499,7 @@ impl Gate {
     }
 
     /// Decides an act of administration and records it; what follows is done under its permit.
-    async fn admit_event(
+    pub(crate) async fn admit_event(
         &self,
         entry: &Entry,
         action: AdminAction,
@@ -540,7 +541,7 @@ impl Gate {
 
     /// Puts a changed study's policy in force. If it cannot be read or does not compile, the study
     /// is shut instead: an old policy must not outlive a revocation.
-    async fn reload_study(&self, study: &StudyId) -> Result<(), Refusal> {
+    pub(crate) async fn reload_study(&self, study: &StudyId) -> Result<(), Refusal> {
         let policies = self.inner.policies.load_full();
         let changed = match self.inner.store.study_policy(study).await {
             Ok(now) => policies

@@ -30,6 +30,11 @@ impl StudyRecords {
         Facts { conditions: conditions.to_vec(), ..self.facts.clone() }
     }
 
+    /// How sessions of the study are recorded.
+    pub(crate) fn recording(&self) -> policy::RecordingRule {
+        self.facts.study.as_ref().map(|study| study.recording).unwrap_or_default()
+    }
+
     /// The purpose of a session that names none: the first that the study was approved for.
     pub(crate) fn own_purpose(&self) -> Option<Purpose> {
         self.facts.study.as_ref().and_then(|study| study.purposes.first().cloned())
@@ -63,6 +68,7 @@ pub(crate) async fn of_study(
         until: found.until,
         // A purpose that no longer parses is left out: what cannot be read permits nothing.
         channels: found.channels.clone(),
+        recording: found.recording,
         purposes: found.purposes.iter().filter_map(|p| p.parse().ok()).collect(),
     });
     let granted = store.study_policy(study).await?.grants;

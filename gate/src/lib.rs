@@ -27,6 +27,7 @@ mod identity;
 mod leases;
 mod live;
 mod permit;
+mod recordings;
 mod refusal;
 mod sessions;
 mod within;
@@ -49,6 +50,7 @@ pub use deposits::Deposit;
 pub use identity::{AgentAnswer, Authorities, LoginAnswer, LoginRequest};
 pub use leases::EndCause;
 pub use permit::{Action, Permit};
+pub use recordings::{PlayRecording, Recorded, RecordingChange, RecordingOrder};
 pub use refusal::{Refusal, RefusalKind};
 pub use sessions::{DatasetAccess, OpenSession, Outcome, SessionRequest};
 
@@ -151,6 +153,8 @@ pub struct Foundations {
     pub entropy: Arc<dyn Entropy>,
     /// What an operator may set.
     pub settings: Settings,
+    /// Recordings of sessions that an earlier process left open, each with its session.
+    pub left_open: Vec<(model::SessionId, Recorded)>,
 }
 
 /// Why the gate cannot be opened.
@@ -197,12 +201,12 @@ impl Gate {
                 settings: on.settings,
             }),
         };
-        gate.settle().await?;
+        gate.settle(&on.left_open).await?;
         Ok(gate)
     }
 
     /// Closes what an earlier process of this house left open.
-    async fn settle(&self) -> Result<(), GateError> {
+    async fn settle(&self, recorded: &[(model::SessionId, Recorded)]) -> Result<(), GateError> {
         let store = &self.inner.store;
         let open = store.open_sessions().await?;
         let ids: Vec<_> = open.iter().map(|session| session.id.clone()).collect();
@@ -211,6 +215,9 @@ impl Gate {
             tokio::task::spawn_blocking(move || gate.inner.tallies.recount(&gate.inner.log, &ids));
         if let Ok(recounted) = recounting.await {
             recounted?;
+        }
+        for (session, recorded) in recorded {
+            self.seal_left_open(session, recorded).await?;
         }
         for session in open {
             // None: the session was stored, and the process ended before the log had it.

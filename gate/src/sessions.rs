@@ -11,6 +11,7 @@ use crate::channels::{Asked, Closed, FileRights, Opening, Wanted};
 use crate::events::{self, Basis};
 use crate::leases::EndCause;
 use crate::live::Carried;
+use crate::recordings::{RecordingOrder, mode_of};
 use crate::refusal::{RefusalKind, sentence};
 use crate::{Entry, Gate, Permit, Refusal, facts};
 
@@ -40,6 +41,8 @@ pub struct OpenSession {
     pub files: FileRights,
     /// Whether variables of the person's environment may come along.
     pub environment: bool,
+    /// How it is to be recorded, if it is.
+    pub recording: Option<RecordingOrder>,
     /// When the first of the grants ends, and the session with it.
     pub until: Timestamp,
 }
@@ -148,6 +151,8 @@ impl Gate {
                 command: asked.command().map(str::to_owned),
                 datasets: access.datasets.iter().map(|d| d.dataset.clone()).collect(),
                 access_until: access.until,
+                recording: mode_of(access.recording),
+                recording_input: access.recording.is_some_and(|order| order.input),
             };
             let row = store::Session {
                 id: session.clone(),
@@ -344,6 +349,11 @@ impl Gate {
             let nothing = || Denial::NothingGranted { study: study.clone() };
             return Ok(Err(No::Session(denials.into_iter().next().unwrap_or_else(nothing))));
         }
+        let recording = RecordingOrder::of(records.recording(), &asked.wanted, asked.pty);
+        let mut notices: Vec<String> = denials.iter().map(|denial| sentence(&denial.to_string())).collect();
+        if asked.pty {
+            notices.extend(recording.map(|order| order.notice().to_owned()));
+        }
         let session = OpenSession {
             session: session.clone(),
             person: entry.person.clone(),
@@ -352,9 +362,10 @@ impl Gate {
             purpose: purpose.map(|p| p.to_string()).unwrap_or_default(),
             workspace: facts::workspace(study, &entry.person),
             datasets,
-            notices: denials.iter().map(|denial| sentence(&denial.to_string())).collect(),
+            notices,
             files: opening.files,
             environment: opening.environment,
+            recording,
             until: basis.until.min(opening.basis.until),
         };
         Ok(Ok((session, basis, opening)))

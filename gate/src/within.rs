@@ -42,7 +42,7 @@ impl Gate {
         self.record(&self.within(permit, kind)).await.map(drop)
     }
 
-    fn within(&self, permit: &Permit<OpenSession>, kind: EventKind) -> audit::Event {
+    pub(crate) fn within(&self, permit: &Permit<OpenSession>, kind: EventKind) -> audit::Event {
         let access = permit.action();
         audit::Event {
             person: Some(access.person.clone()),

@@ -107,6 +107,7 @@ async fn house() -> House {
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         entropy: Arc::new(SeededEntropy::new(2)),
         settings: Settings::default(),
+        left_open: Vec::new(),
     })
     .await
     .unwrap();
@@ -387,6 +388,7 @@ async fn what_was_left_open_is_closed_at_the_next_start() {
         clock,
         entropy: Arc::new(entropy),
         settings: Settings::default(),
+        left_open: Vec::new(),
     })
     .await
     .unwrap();

@@ -126,6 +126,7 @@ fn ours(set: &PolicySet, grants: usize) -> Spread {
             until: at(1_000),
             purposes,
             channels: policy::ChannelRules::default(),
+            recording: policy::RecordingRule::default(),
         }),
         conditions: vec![ConditionSet::parse(&["DS:MONDO:0004992"]).expect("conditions")],
         certificate: policy::CertificateRules::default(),

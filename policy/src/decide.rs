@@ -58,6 +58,7 @@ pub fn decide(request: &Request, set: &PolicySet, facts: &Facts) -> Decision {
             Action::OpenSession => open_session(request, set, facts),
             Action::Channel(channel) => open_channel(request, channel, set, facts),
             Action::ReadDataset => read_dataset(request, set, facts),
+            Action::PlayRecording => play_recording(request, set, facts),
             Action::Deposit | Action::IssueCertificate | Action::Administer(_) => administer(request, facts),
         },
     };
@@ -166,6 +167,27 @@ fn read_dataset(request: &Request, set: &PolicySet, facts: &Facts) -> Result<Bas
         grants: current.iter().map(|g| g.grant.clone()).collect(),
         obligations: vec![Obligation::EndBy(until)],
     })
+}
+
+/// Recordings are for a role in the programme; for one in their study too, where the study says so.
+fn play_recording(request: &Request, set: &PolicySet, facts: &Facts) -> Result<Basis, No> {
+    let refused = match administer(request, facts) {
+        Ok(basis) => return Ok(basis),
+        Err(refused) => refused,
+    };
+    let Ok((rules, stands)) = at_study(request, set, facts) else { return Err(refused) };
+    let matrix = matrix().map_err(failed)?;
+    let mut roles: Vec<&RoleId> = Vec::new();
+    for role in rules.roles(&request.person) {
+        if stands.recording.lead && matrix.allows(STUDY, role, request.action).map_err(failed)? {
+            roles.push(role);
+        }
+    }
+    if roles.is_empty() {
+        return Err(refused);
+    }
+    let rules = matrix_rules(STUDY, roles, request.action);
+    Ok(Basis { rules, grants: Vec::new(), obligations: vec![Obligation::EndBy(stands.until)] })
 }
 
 /// What takes a role in the programme and nothing else.

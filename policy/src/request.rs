@@ -4,6 +4,7 @@ use model::{DatasetId, PersonId, RoleId, StudyId, Timestamp};
 
 use crate::channel::{CertificateRules, Channel, ChannelRules};
 use crate::duo::{ConditionSet, Purpose};
+use crate::recording::RecordingRule;
 
 /// What someone wants, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub enum Action {
     Deposit,
     /// To receive one's own short-lived certificates.
     IssueCertificate,
+    /// To see recordings of sessions.
+    PlayRecording,
     /// To administer the programme.
     Administer(AdminAction),
 }
@@ -53,6 +56,8 @@ pub enum AdminAction {
     LockPerson,
     /// To say which channels a study permits.
     SetChannels,
+    /// To say how sessions of a study are recorded.
+    SetRecording,
     /// To add a person to a study, or remove one.
     AddMember,
     /// To grant a study the use of a dataset.
@@ -73,12 +78,13 @@ pub enum AdminAction {
 
 impl AdminAction {
     /// Every one of them, in the order of the authorisation matrix.
-    pub const ALL: [AdminAction; 13] = [
+    pub const ALL: [AdminAction; 14] = [
         AdminAction::CreateStudy,
         AdminAction::CreateDataset,
         AdminAction::EnrolPerson,
         AdminAction::LockPerson,
         AdminAction::SetChannels,
+        AdminAction::SetRecording,
         AdminAction::AddMember,
         AdminAction::Grant,
         AdminAction::Revoke,
@@ -93,8 +99,14 @@ impl AdminAction {
 impl Action {
     /// Every one of them, in the order of the authorisation matrix.
     pub fn all() -> impl Iterator<Item = Action> {
-        [Action::OpenSession, Action::ReadDataset, Action::Deposit, Action::IssueCertificate]
-            .into_iter()
+        let own = [
+            Action::OpenSession,
+            Action::ReadDataset,
+            Action::Deposit,
+            Action::IssueCertificate,
+            Action::PlayRecording,
+        ];
+        own.into_iter()
             .chain(Channel::ALL.into_iter().map(Action::Channel))
             .chain(AdminAction::ALL.into_iter().map(Action::Administer))
     }
@@ -107,12 +119,14 @@ impl Action {
             Action::ReadDataset => "read-dataset",
             Action::Deposit => "deposit",
             Action::IssueCertificate => "issue-certificate",
+            Action::PlayRecording => "play-recording",
             Action::Administer(action) => match action {
                 AdminAction::CreateStudy => "create-study",
                 AdminAction::CreateDataset => "create-dataset",
                 AdminAction::EnrolPerson => "enrol-person",
                 AdminAction::LockPerson => "lock-person",
                 AdminAction::SetChannels => "set-channels",
+                AdminAction::SetRecording => "set-recording",
                 AdminAction::AddMember => "add-member",
                 AdminAction::Grant => "grant",
                 AdminAction::Revoke => "revoke",
@@ -132,8 +146,12 @@ impl Action {
             Action::Channel(_) => "channel",
             Action::ReadDataset | Action::Deposit => "dataset",
             Action::IssueCertificate => "certificate",
+            Action::PlayRecording => "recording",
             Action::Administer(action) => match action {
-                AdminAction::CreateStudy | AdminAction::SetChannels | AdminAction::AddMember => "study",
+                AdminAction::CreateStudy
+                | AdminAction::SetChannels
+                | AdminAction::SetRecording
+                | AdminAction::AddMember => "study",
                 AdminAction::CreateDataset => "dataset",
                 AdminAction::EnrolPerson | AdminAction::LockPerson => "person",
                 AdminAction::Grant | AdminAction::Revoke => "grant",
@@ -193,4 +211,6 @@ pub struct StudyFacts {
     pub purposes: Vec<Purpose>,
     /// The channels that it permits.
     pub channels: ChannelRules,
+    /// How its sessions are recorded.
+    pub recording: RecordingRule,
 }

@@ -284,9 +284,11 @@ const fn may(action: Action) -> &'static str {
     match action {
         Action::OpenSession => "may:open-session",
         Action::ReadDataset => "may:read-dataset",
-        Action::Channel(_) | Action::Deposit | Action::IssueCertificate | Action::Administer(_) => {
-            "may:nothing"
-        }
+        Action::Channel(_)
+        | Action::Deposit
+        | Action::IssueCertificate
+        | Action::PlayRecording
+        | Action::Administer(_) => "may:nothing",
     }
 }
 

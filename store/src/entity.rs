@@ -51,6 +51,7 @@ table! { study = "study" {
     until: i64,
     closed_at: Option<i64>,
     channels: String,
+    recording: String,
 } }
 
 table! { membership = "membership" {
@@ -105,6 +106,23 @@ table! { session = "session" {
     opened: i64,
     closed_at: Option<i64>,
     outcome: Option<String>,
+} }
+
+table! { recording = "recording" {
+    #[sea_orm(primary_key, auto_increment = false)] session: String,
+    person: String,
+    study: String,
+    command: Option<String>,
+    begun: i64,
+    millis: i64,
+    events: i64,
+    bytes: i64,
+    sha256: String,
+    stored_bytes: i64,
+    stored_sha256: String,
+    elided: i64,
+    outcome: String,
+    record: i64,
 } }
 
 table! { decoy = "decoy" {

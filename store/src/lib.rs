@@ -20,7 +20,7 @@ mod text;
 pub use error::{OpenError, StoreError, TakeError};
 pub use records::{
     Agent, AgentState, Dataset, Decoy, DecoyKind, DeviceKey, DeviceKeyState, EnrolmentToken, Grant,
-    GrantState, Object, ObjectState, Person, PersonState, PolicySnapshot, Session, SessionState, Study,
-    StudyState, TokenSubject, TransitionError,
+    GrantState, Object, ObjectState, Person, PersonState, PolicySnapshot, Recording, RecordingOutcome,
+    Session, SessionState, Study, StudyState, TokenSubject, TransitionError,
 };
-pub use store::Store;
+pub use store::{RecordingFilter, Store};

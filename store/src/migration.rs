@@ -6,11 +6,24 @@ use crate::error::OpenError;
 
 /// Statement by statement, since some drivers take one at a time; SQL that SQLite and PostgreSQL
 /// both take.
-const STEPS: &[&[&str]] = &[FIRST, DECOYS, CHANNELS];
+const STEPS: &[&[&str]] = &[FIRST, DECOYS, CHANNELS, RECORDINGS];
 
 /// What a study permits inside a connection; studies of before get what a new one begins with.
 const CHANNELS: &[&str] = &["ALTER TABLE study ADD COLUMN channels TEXT NOT NULL
         DEFAULT '[\"shell\",\"exec\",\"terminal\",\"environment\",\"upload\"]'"];
+
+/// How sessions are recorded (what is left away has its default), and what was.
+const RECORDINGS: &[&str] = &[
+    "ALTER TABLE study ADD COLUMN recording TEXT NOT NULL DEFAULT '{}'",
+    "CREATE TABLE recording (
+        session TEXT PRIMARY KEY REFERENCES session (id), person TEXT NOT NULL REFERENCES person (id),
+        study TEXT NOT NULL REFERENCES study (id), command TEXT, begun BIGINT NOT NULL,
+        millis BIGINT NOT NULL, events BIGINT NOT NULL, bytes BIGINT NOT NULL, sha256 TEXT NOT NULL,
+        stored_bytes BIGINT NOT NULL, stored_sha256 TEXT NOT NULL, elided BIGINT NOT NULL,
+        outcome TEXT NOT NULL CHECK (outcome IN ('whole', 'interrupted', 'degraded')),
+        record BIGINT NOT NULL)",
+    "CREATE INDEX recording_begun ON recording (begun)",
+];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE policy_epoch (id BIGINT PRIMARY KEY CHECK (id = 1), epoch BIGINT NOT NULL)",

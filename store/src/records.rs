@@ -4,7 +4,7 @@
 use model::{
     AgentId, DatasetId, DecoyId, GrantId, ObjectId, PersonId, RoleId, SessionId, StudyId, Timestamp,
 };
-use policy::{ChannelRules, GrantRule, Grantee, Membership};
+use policy::{ChannelRules, GrantRule, Grantee, Membership, RecordingRule};
 use serde::Serialize;
 
 /// A change that cannot follow the present state.
@@ -139,6 +139,8 @@ pub struct Study {
     /// The channels that it permits inside a connection, by name.
     #[serde(serialize_with = "channel_names")]
     pub channels: ChannelRules,
+    /// How its sessions are recorded.
+    pub recording: RecordingRule,
 }
 
 fn channel_names<S: serde::Serializer>(rules: &ChannelRules, to: S) -> Result<S::Ok, S::Error> {
@@ -369,6 +371,68 @@ impl SessionState {
             SessionState::Closed { .. } => Err(TransitionError { from: "closed", to: "closed" }),
         }
     }
+}
+
+/// What a session looked like is kept, and what is known of that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Recording {
+    /// Of which session.
+    pub session: SessionId,
+    /// Whose.
+    pub person: PersonId,
+    /// In which study.
+    pub study: StudyId,
+    /// The command, where it was not an interactive shell.
+    pub command: Option<String>,
+    /// When it began.
+    pub begun: Timestamp,
+    /// How long it is, in milliseconds.
+    pub millis: u64,
+    /// How many events it has.
+    pub events: u64,
+    /// How many bytes of asciicast.
+    pub bytes: u64,
+    /// Their SHA-256.
+    #[serde(serialize_with = "as_hex")]
+    pub sha256: [u8; 32],
+    /// How many bytes are stored of it, sealed.
+    pub stored_bytes: u64,
+    /// Their SHA-256.
+    #[serde(serialize_with = "as_hex")]
+    pub stored_sha256: [u8; 32],
+    /// Bytes of output that were left out of it.
+    pub elided: u64,
+    /// Whether it has everything else.
+    pub outcome: RecordingOutcome,
+    /// The index in the log of the record that seals it.
+    pub record: u64,
+}
+
+/// Whether a recording has all that it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecordingOutcome {
+    /// It does.
+    Whole,
+    /// Whoever wrote it was stopped: it has what was on the disk by then.
+    Interrupted,
+    /// It could not be written any further, and the session went on.
+    Degraded,
+}
+
+impl RecordingOutcome {
+    /// Its stable name in the database and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            RecordingOutcome::Whole => "whole",
+            RecordingOutcome::Interrupted => "interrupted",
+            RecordingOutcome::Degraded => "degraded",
+        }
+    }
+}
+
+fn as_hex<S: serde::Serializer>(hash: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
+    hex_digits(hash).serialize(to)
 }
 
 /// Everything that policy is compiled from, read at one instant. Revoked grants are left out.

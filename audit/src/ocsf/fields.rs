@@ -113,7 +113,7 @@ classed! {
     }
     "session_opened" SessionOpened {
         workspace: Personal, agent: Internal, pty: Public, command: Personal, datasets: Internal,
-        access_until: Public
+        access_until: Public, recording: Public, recording_input: Public
     }
     "session_refused" SessionRefused { code: Public, reason: Personal }
     "channel_opened" ChannelOpened { what: Public, detail: Personal }
@@ -125,6 +125,13 @@ classed! {
         exit: Internal, bytes_in: Internal, bytes_out: Internal, events_first: Public, events_last: Public,
         count: Public
     }
+    "session_recorded" SessionRecorded {
+        sha256: Internal, bytes: Internal, stored_sha256: Internal, stored_bytes: Internal, events: Internal,
+        duration_ms: Internal, elided_bytes: Internal, outcome: Public
+    }
+    "recording_degraded" RecordingDegraded { mode: Public, reason: Internal }
+    "recording_played" RecordingPlayed { recorded: Internal, whose: Personal, sha256: Internal }
+    "recordings_searched" RecordingsSearched { text: Personal, found: Public }
     "session_ended" SessionEnded { cause: Public, grant: Internal, reason: Personal }
     "deposit_started" DepositStarted { object: Internal, dataset: Internal, name: Personal, agent: Internal }
     "deposit_completed" DepositCompleted {

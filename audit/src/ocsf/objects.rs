@@ -91,6 +91,21 @@ fn about(event: &Event) -> Vec<(&'static str, Value)> {
             }
             vec![("file", file), ("traffic", json!({ "bytes": bytes }))]
         }
+        K::SessionRecorded { sha256, bytes, .. } => {
+            let hash = json!([{ "algorithm_id": SHA_256, "algorithm": "SHA-256", "value": sha256 }]);
+            let file =
+                json!({ "name": "session.cast", "type_id": REGULAR_FILE, "size": bytes, "hashes": hash });
+            vec![("file", file), ("activity_name", json!("Recorded"))]
+        }
+        K::RecordingDegraded { .. } => vec![("activity_name", json!("Recording degraded"))],
+        K::RecordingPlayed { recorded, .. } => vec![
+            ("api", json!({ "operation": "recording.play" })),
+            ("resources", json!([{ "type": "recording", "uid": recorded }])),
+        ],
+        K::RecordingsSearched { .. } => vec![
+            ("api", json!({ "operation": "recording.search" })),
+            ("resources", json!([{ "type": "recording" }])),
+        ],
         K::SessionRefused { .. }
         | K::ChannelOpened { .. }
         | K::ChannelRefused { .. }

@@ -32,6 +32,18 @@ pub(crate) fn sentence(kind: &EventKind) -> String {
         }
         K::ChannelRefused { what, detail } => format!("{} refused: {detail}", what.code()),
         K::SessionClosed { count, .. } => format!("session closed after {count} events"),
+        K::SessionRecorded { events, duration_ms, outcome, .. } => {
+            format!("session recorded: {events} events in {duration_ms} ms, {}", outcome.code())
+        }
+        K::RecordingDegraded { reason, .. } => {
+            format!("the session could not be recorded any further: {reason}")
+        }
+        K::RecordingPlayed { recorded, whose, .. } => {
+            format!("the recording of {recorded} of {whose} was played")
+        }
+        K::RecordingsSearched { text, found } => {
+            format!("recordings were searched for {text:?}: {found} have it")
+        }
         K::SessionEnded { cause, reason, .. } => format!("session ended ({}): {reason}", cause.code()),
         K::DepositStarted { object, dataset, name, .. } => {
             format!("deposit of {name} as {object} into {dataset} began")

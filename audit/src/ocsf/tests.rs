@@ -11,7 +11,8 @@ use model::{ManualClock, SeededEntropy, Timestamp};
 use super::*;
 use crate::{
     AuthFault, CertificateKind, ChannelKind, DecisionRecord, Direction, Door, EndCause, FindingLevel,
-    FindingReaction, Log, LogKey, Options, ReadFaultKind, RecordKind, SessionExit, TransferOutcome,
+    FindingReaction, Log, LogKey, Options, ReadFaultKind, RecordKind, RecordingMode, RecordingOutcome,
+    SessionExit, TransferOutcome,
 };
 
 const AT: Timestamp = Timestamp::from_millis(1_790_000_000_007);
@@ -46,6 +47,16 @@ fn kinds() -> Vec<EventKind> {
         events_first: 1,
         events_last: 4,
         count: 3,
+    };
+    let recorded = |outcome| K::SessionRecorded {
+        sha256: "ab".repeat(32),
+        bytes: 4_000,
+        stored_sha256: "cd".repeat(32),
+        stored_bytes: 4_200,
+        events: 12,
+        duration_ms: 60_000,
+        elided_bytes: 7,
+        outcome,
     };
     let process = |outcome| K::ProcessStarted {
         workspace: workspace(),
@@ -167,7 +178,18 @@ fn kinds() -> Vec<EventKind> {
             command: Some(text()),
             datasets: vec![dataset()],
             access_until: until,
+            recording: RecordingMode::Strict,
+            recording_input: false,
         },
+        recorded(RecordingOutcome::Whole),
+        recorded(RecordingOutcome::Interrupted),
+        K::RecordingDegraded { mode: RecordingMode::BestEffort, reason: text() },
+        K::RecordingPlayed {
+            recorded: "sess:s2".parse().unwrap(),
+            whose: "u:alice".parse().unwrap(),
+            sha256: "ab".repeat(32),
+        },
+        K::RecordingsSearched { text: text(), found: 2 },
         K::SessionRefused { code: "no-grant".to_owned(), reason: text() },
         K::ChannelOpened { what: ChannelKind::Exec, detail: text() },
         K::FileTransferred {
@@ -324,7 +346,8 @@ fn nothing_about_a_person_counts_as_less() {
                         | "workspace_stopped"
                         | "log_stopped"
                         | "witness_refused"
-                        | "rules_refused",
+                        | "rules_refused"
+                        | "recording_degraded",
                     ["unmapped", "reason"],
                 ) | ("read_fault" | "read_failed", ["unmapped", "detail" | "institution"])
                     | ("session_closed", ["unmapped", "exit", "reason"])

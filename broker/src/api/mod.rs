@@ -8,6 +8,7 @@ pub mod answer;
 pub mod caller;
 mod health;
 mod identity;
+mod recordings;
 mod records;
 mod trail;
 mod upload;
@@ -159,6 +160,9 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/studies", post(records::create_study).get(records::studies))
         .route("/v1/studies/{study}/members", post(records::add_member))
         .route("/v1/studies/{study}/channels", post(records::set_channels).get(records::channels))
+        .route("/v1/studies/{study}/recording", post(recordings::set_rule).get(recordings::rule))
+        .route("/v1/recordings", get(recordings::list))
+        .route("/v1/recordings/{session}", get(recordings::play))
         .route("/v1/datasets", post(records::create_dataset).get(records::datasets))
         .route("/v1/datasets/{dataset}/objects/{name}", put(upload::put))
         .route("/v1/objects", get(records::objects))

@@ -38,6 +38,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::feed::Sinks;
 use crate::hub::Hub;
+use crate::recordings::Recordings;
 use crate::watch::Watch;
 use admission::{Admission, AdmissionLimits, Pass};
 use connection::Connection;
@@ -69,6 +70,8 @@ pub struct Services {
     pub sinks: Sinks,
     /// How detection is.
     pub watch: Watch,
+    /// What sessions looked like.
+    pub recordings: Recordings,
     /// Fires when the broker stops.
     pub stopping: CancellationToken,
     /// What must be finished before the process ends.

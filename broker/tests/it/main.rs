@@ -1,6 +1,7 @@
 //! The broker against stock OpenSSH and against people who mean it no good.
 
 mod house;
+mod recordings;
 mod trail;
 
 use std::process::Stdio;

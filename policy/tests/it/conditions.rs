@@ -157,6 +157,7 @@ fn decisions_follow_the_conditions() {
             until: at(1_000),
             purposes,
             channels: policy::ChannelRules::default(),
+            recording: policy::RecordingRule::default(),
         });
         let facts = Facts { study, conditions: conditions(sets), ..facts() };
         let request = policy::Request { purpose: asked.map(purpose), ..read("alice", "brca", "wgs") };

@@ -64,6 +64,21 @@ fn reference(request: &Request, members: &[Membership], grants: &[GrantRule], fa
         Action::Administer(AdminAction::Revoke) => return programme(&["steward", "security"]),
         Action::Administer(AdminAction::CreateStudy) => return programme(&["steward"]),
         Action::Administer(_) => unreachable!("not generated"),
+        Action::PlayRecording => {
+            let leads = |m: &Membership| {
+                m.person == request.person
+                    && Some(&m.study) == request.study.as_ref()
+                    && m.role.name() == "lead"
+            };
+            let open = facts
+                .study
+                .as_ref()
+                .is_some_and(|stands| stands.active && request.now < stands.until && stands.recording.lead);
+            if open && members.iter().any(leads) {
+                return Answer::Permit(BTreeSet::new());
+            }
+            return programme(&["security"]);
+        }
         Action::OpenSession | Action::Channel(_) | Action::ReadDataset => {}
     }
     let Some(study) = &request.study else { return Answer::Deny };
@@ -192,6 +207,7 @@ fn asked() -> impl Strategy<Value = (Request, Facts)> {
         Action::ReadDataset,
         Action::Deposit,
         Action::IssueCertificate,
+        Action::PlayRecording,
         Action::Administer(AdminAction::CreateStudy),
         Action::Administer(AdminAction::Revoke),
     ];
@@ -213,7 +229,7 @@ fn asked() -> impl Strategy<Value = (Request, Facts)> {
             purpose: why.map(purpose),
             now,
         });
-    let stands = (prop::bool::weighted(0.9), instant(), some_purposes(), channel_rules());
+    let stands = (prop::bool::weighted(0.9), instant(), some_purposes(), channel_rules(), any::<bool>());
     let facts = (
         prop_oneof![
             18 => Just(Standing::Active),
@@ -228,11 +244,12 @@ fn asked() -> impl Strategy<Value = (Request, Facts)> {
         .prop_map(|(person, roles, stands, sets, certificate)| Facts {
             person,
             programme_roles: roles.into_iter().map(role).collect(),
-            study: stands.map(|(active, until, purposes, channels)| StudyFacts {
+            study: stands.map(|(active, until, purposes, channels, lead)| StudyFacts {
                 active,
                 until,
                 purposes,
                 channels,
+                recording: policy::RecordingRule { lead, ..policy::RecordingRule::default() },
             }),
             conditions: conditions(sets),
             certificate,

@@ -5,5 +5,6 @@ mod conditions;
 mod differential;
 mod matrix;
 mod pitfalls;
+mod recordings;
 mod sentences;
 mod world;

@@ -65,6 +65,7 @@ pub fn facts() -> Facts {
             until: at(1_000),
             purposes: vec![purpose("HMB")],
             channels: ChannelRules::default(),
+            recording: policy::RecordingRule::default(),
         }),
         conditions: conditions(&[&["GRU"]]),
         certificate: CertificateRules {

@@ -1,7 +1,7 @@
 //! Studies, their members, datasets and grants.
 
 use model::{DatasetId, GrantId, PersonId, StudyId, Timestamp};
-use policy::{ChannelRules, Membership};
+use policy::{ChannelRules, Membership, RecordingRule};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, ModelTrait, QueryFilter, QueryOrder};
 
 use super::{Store, bump, insert, update};
@@ -39,6 +39,11 @@ impl Store {
     /// Says which channels a study permits; the policy epoch after it.
     pub async fn set_channels(&self, id: &StudyId, channels: &ChannelRules) -> Result<u64, StoreError> {
         self.change_study(id, |study| Ok(Study { channels: channels.clone(), ..study })).await
+    }
+
+    /// Says how sessions of a study are recorded; the policy epoch after it.
+    pub async fn set_recording(&self, id: &StudyId, recording: RecordingRule) -> Result<u64, StoreError> {
+        self.change_study(id, |study| Ok(Study { recording, ..study })).await
     }
 
     /// Closes a study, for good; the policy epoch after it.
@@ -243,6 +248,7 @@ fn study_row(study: &Study) -> Result<study::Model, StoreError> {
         until: study.until.as_millis(),
         closed_at,
         channels: text::json(&study.channels.names())?,
+        recording: text::json(&study.recording)?,
     })
 }
 
@@ -256,6 +262,7 @@ fn study_record(row: study::Model) -> Result<Study, StoreError> {
     let channels = ChannelRules::parse(&names).map_err(|_| text::damaged(what, "channels"))?;
     Ok(Study {
         id: text::id(what, &row.id)?,
+        recording: text::from_json(what, &row.recording)?,
         purposes: text::from_json(what, &row.purposes)?,
         until: text::at(row.until),
         title: row.title,

@@ -16,8 +16,11 @@ mod decoys;
 mod objects;
 mod people;
 mod policy;
+mod recordings;
 mod sessions;
 mod tokens;
+
+pub use recordings::RecordingFilter;
 
 /// How long a call waits for the database before it fails.
 const PATIENCE: Duration = Duration::from_secs(10);

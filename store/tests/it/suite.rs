@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use model::{AgentId, DatasetId, GrantId, ObjectId, PersonId, RoleId, SessionId, StudyId, Timestamp};
-use policy::{Grantee, Membership};
+use policy::{Grantee, Membership, RecordingMode, RecordingRule};
 use store::{
     Agent, AgentState, Dataset, DeviceKey, DeviceKeyState, EnrolmentToken, Grant, GrantState, Object,
-    ObjectState, Person, PersonState, Session, SessionState, Store, StoreError, Study, StudyState, TakeError,
-    TokenSubject,
+    ObjectState, Person, PersonState, Recording, RecordingFilter, RecordingOutcome, Session, SessionState,
+    Store, StoreError, Study, StudyState, TakeError, TokenSubject,
 };
 
 /// Runs every check on every database: a name and how to open an empty store in a folder.
@@ -28,6 +28,7 @@ macro_rules! suite {
                 agents_are_enrolled_seen_and_retired, sessions_open_and_close,
                 the_epoch_grows_with_whatever_policy_depends_on, a_failed_change_leaves_no_trace,
                 a_snapshot_is_of_one_instant, references_must_exist, odd_text_survives,
+                recordings_are_found_by_what_is_asked_for,
             }
         }
     )*};
@@ -75,6 +76,7 @@ fn study(name: &str) -> Study {
         until: at(1_000),
         state: StudyState::Active,
         channels: policy::ChannelRules::default(),
+        recording: policy::RecordingRule::default(),
     }
 }
 
@@ -237,6 +239,10 @@ async fn studies_and_members(store: Store) {
     assert_eq!(store.members(&id).await.unwrap(), [member("bob", "brca")]);
     assert!(matches!(store.remove_member(&member("alice", "brca")).await, Err(StoreError::NotFound(_))));
 
+    let rule = RecordingRule { mode: RecordingMode::BestEffort, input: true, ..RecordingRule::default() };
+    store.set_recording(&id, rule).await.unwrap();
+    assert_eq!(store.study(&id).await.unwrap().unwrap().recording, rule);
+
     store.set_study_until(&id, at(2_000)).await.unwrap();
     assert_eq!(store.study(&id).await.unwrap().unwrap().until, at(2_000));
     store.close_study(&id, at(30)).await.unwrap();
@@ -350,6 +356,55 @@ async fn sessions_open_and_close(store: Store) {
     assert_eq!(store.session(&one.id).await.unwrap().unwrap().state, closed);
 }
 
+async fn recordings_are_found_by_what_is_asked_for(store: Store) {
+    let store = furnished(store).await;
+    let agent = AgentId::from_name("tokyo").unwrap();
+    store.enrol_agent(&agent, at(5)).await.unwrap();
+    let mut made = Vec::new();
+    for (id, person, secs) in [("s1", "alice", 10), ("s2", "bob", 20), ("s3", "alice", 30)] {
+        let session = Session {
+            id: SessionId::from_name(id).unwrap(),
+            person: who(person),
+            study: study("brca").id,
+            agent: agent.clone(),
+            opened: at(secs),
+            state: SessionState::Open,
+        };
+        store.open_session(&session).await.unwrap();
+        let recording = Recording {
+            session: session.id,
+            person: session.person,
+            study: session.study,
+            command: (id == "s2").then(|| "samtools view 研究".to_owned()),
+            begun: at(secs),
+            millis: 1_500,
+            events: 7,
+            bytes: u64::from(u32::MAX) + 1,
+            sha256: [1; 32],
+            stored_bytes: 9,
+            stored_sha256: [255; 32],
+            elided: 3,
+            outcome: RecordingOutcome::Interrupted,
+            record: 41,
+        };
+        store.add_recording(&recording).await.unwrap();
+        made.push(recording);
+    }
+    assert_eq!(store.recording(&made[1].session).await.unwrap(), Some(made[1].clone()));
+    assert!(matches!(store.add_recording(&made[1]).await, Err(StoreError::Conflict(_))));
+    let found = async |filter: RecordingFilter, limit| store.recordings(&filter, limit).await.unwrap();
+    let all = RecordingFilter::default();
+    assert_eq!(found(all.clone(), 2).await, [made[2].clone(), made[1].clone()]);
+    let hers = RecordingFilter { person: Some(who("alice")), ..all.clone() };
+    assert_eq!(found(hers.clone(), 9).await, [made[2].clone(), made[0].clone()]);
+    let late = RecordingFilter { from: Some(at(20)), to: Some(at(29)), ..all.clone() };
+    assert_eq!(found(late, 9).await, [made[1].clone()]);
+    let elsewhere = RecordingFilter { study: Some(study("heart").id), ..hers };
+    assert_eq!(found(elsewhere, 9).await, []);
+    let stranger = Recording { session: SessionId::from_name("s9").unwrap(), ..made[0].clone() };
+    assert!(store.add_recording(&stranger).await.is_err(), "of no session");
+}
+
 async fn the_epoch_grows_with_whatever_policy_depends_on(store: Store) {
     let mut seen = store.policy_epoch().await.unwrap();
     let (alice, brca, wgs) = (who("alice"), study("brca").id, dataset("wgs").id);
@@ -367,6 +422,7 @@ async fn the_epoch_grows_with_whatever_policy_depends_on(store: Store) {
         store.create_grant(&grant("g1", "brca", "wgs")), store.set_conditions(&wgs, &[]),
         store.revoke_grant(&grant("g1", "brca", "wgs").id, at(9), &alice, "x"),
         store.lock_person(&alice, at(9), &alice, "x"), store.unlock_person(&alice),
+        store.set_recording(&brca, RecordingRule::default()),
         store.set_roles(&alice, &[]), store.set_study_until(&brca, at(9)),
         store.remove_member(&member("alice", "brca")), store.close_study(&brca, at(9)),
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use audit::{EventKind, RecordingMode};
 use bytes::Bytes;
 use gate::{OpenSession, Permit};
 use tokio::time::timeout;
@@ -38,6 +39,7 @@ impl Carried<'_> {
                 biased;
                 cause = self.permit.ended() => End::PermitEnded(cause),
                 () = self.services.stopping.cancelled() => End::Stopping,
+                end = self.unrecorded() => end,
                 end = self.outward(receiver) => end,
                 end = self.inward(sender, input) => end,
             }
@@ -52,7 +54,7 @@ impl Carried<'_> {
         loop {
             let sent = match input.next().await {
                 Input::Data(data) => {
-                    self.followers.tell(&Happening::Input(data.clone()));
+                    self.followers.tell(&Happening::Input(data.clone())).await;
                     match self.files {
                         None => sender.send(SessionInput::Stdin(data)).await.is_ok(),
                         Some(files) => match ask(files, sender, data, input).await {
@@ -63,7 +65,7 @@ impl Carried<'_> {
                 }
                 Input::Eof => sender.send(SessionInput::StdinEof).await.is_ok(),
                 Input::Resize(size) => {
-                    self.followers.tell(&Happening::Resized(size));
+                    self.followers.tell(&Happening::Resized(size)).await;
                     sender.send(SessionInput::Resize(size)).await.is_ok()
                 }
                 Input::Signal(name) => sender.send(SessionInput::Signal(name)).await.is_ok(),
@@ -123,10 +125,30 @@ impl Carried<'_> {
         }
     }
 
+    /// Waits until the session must end because it is not recorded any more. That it is not is on
+    /// record then; where it may go on, nothing ends here.
+    async fn unrecorded(&self) -> End {
+        let (reason, strict) = self.followers.broken().await;
+        let kind = degraded(strict, reason.clone());
+        let recorded = self.services.gate.record_in(self.permit, kind).await;
+        if strict || recorded.is_err() {
+            return End::NotRecorded(reason);
+        }
+        let text = "This session can no longer be recorded. It goes on, and that is on record.";
+        self.screen.say(text).await.ok();
+        std::future::pending().await
+    }
+
     async fn show(&self, happening: Happening) -> Result<(), Gone> {
-        self.followers.tell(&happening);
+        self.followers.tell(&happening).await;
         self.screen.show(happening).await
     }
+}
+
+/// The record of a session that cannot be recorded.
+pub(super) fn degraded(strict: bool, reason: String) -> EventKind {
+    let mode = if strict { RecordingMode::Strict } else { RecordingMode::BestEffort };
+    EventKind::RecordingDegraded { mode, reason }
 }
 
 /// Puts what the client sent before the mediator of files; whether the agent took what may pass.

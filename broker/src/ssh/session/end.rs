@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wire::message::Exited;
 
+use crate::recordings::Recorder;
 use crate::ssh::Services;
 use crate::ssh::followers::Followers;
 use crate::ssh::screen::{Gone, Screen};
@@ -37,6 +38,9 @@ pub(crate) struct Line {
     pub(crate) gone: CancellationToken,
 }
 
+/// What a person is told whose session must be recorded and cannot be.
+const NOT_RECORDED: &str = "Sessions of this study are recorded, and this one cannot be at the moment, so it ends. Please tell the operators; nothing is wrong with your access.";
+
 /// How a session ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -52,6 +56,8 @@ pub(super) enum End {
     PermitEnded(EndCause),
     /// The broker is stopping.
     Stopping,
+    /// It must be recorded, and cannot be, for this reason.
+    NotRecorded(String),
 }
 
 impl End {
@@ -64,6 +70,7 @@ impl End {
             End::ClientGone => Some("the client left".to_owned()),
             End::PermitEnded(cause) => Some(cause.cause.code().to_owned()),
             End::Stopping => Some("the broker is stopping".to_owned()),
+            End::NotRecorded(_) => Some("it cannot be recorded".to_owned()),
         }
     }
 }
@@ -76,12 +83,20 @@ pub(super) async fn finish(
     screen: &Screen,
     line: &Line,
     permit: Permit<OpenSession>,
-    followers: &Followers,
+    mut followers: Followers,
 ) -> Result<(), Gone> {
     let (exit, ended) = told(&end);
     let outcome = Outcome { exit, ended, bytes_in: followers.inward(), bytes_out: followers.outward() };
     let session = permit.action().session.clone();
+    let status = match &end {
+        End::Exited(Exited::Code(code)) => Some(i32::from(*code)),
+        _ => None,
+    };
+    let recorder = followers.take_recorder();
     let closing = async {
+        if let Some(recorder) = recorder {
+            seal(services, &permit, recorder, status).await;
+        }
         if let Err(refusal) = services.gate.close_session(permit, outcome).await {
             tracing::error!(%session, code = %refusal.code, "the end of a session could not be recorded");
         }
@@ -109,10 +124,30 @@ pub(super) async fn finish(
             tokio::join!(closing, hang_up(screen, line, &message, NOT_PERMITTED));
             Ok(())
         }
+        End::NotRecorded(_) => {
+            tokio::join!(closing, hang_up(screen, line, NOT_RECORDED, UNAVAILABLE));
+            Ok(())
+        }
         End::Stopping => {
             let text = "This gate is being stopped by its operators, and your session with it. Connect again in a few minutes.";
             tokio::join!(closing, hang_up(screen, line, text, TRY_LATER));
             Ok(())
+        }
+    }
+}
+
+/// Ends a recording and has the log seal it.
+async fn seal(services: &Services, permit: &Permit<OpenSession>, recorder: Recorder, status: Option<i32>) {
+    let session = recorder.session().clone();
+    let Some(recorded) = recorder.finish(status).await else {
+        // What is on the disk is sealed at the next start.
+        tracing::error!(%session, "the recorder of a session is gone");
+        return;
+    };
+    match services.gate.session_recorded(permit, recorded).await {
+        Ok(()) => services.recordings.keep(&session),
+        Err(refusal) => {
+            tracing::error!(%session, code = %refusal.code, "a recording could not be sealed; it waits for the next start");
         }
     }
 }
@@ -148,6 +183,10 @@ fn told(end: &End) -> (SessionExit, Option<EndCause>) {
         }
         End::ClientGone => (aborted("the client left"), None),
         End::PermitEnded(cause) => (aborted(cause.cause.code()), Some(cause.clone())),
+        End::NotRecorded(reason) => {
+            let text = format!("it must be recorded and cannot be: {reason}");
+            (aborted(&text), Some(ours(audit::EndCause::RecordingFailed, &text)))
+        }
         End::Stopping => {
             let text = "the broker is stopping";
             (aborted(text), Some(ours(audit::EndCause::Shutdown, text)))

@@ -25,7 +25,8 @@ use super::followers::Followers;
 use super::input::InputBuffer;
 use super::rate::TooOften;
 use super::screen::{Gone, Screen};
-use carry::Carried;
+use crate::recordings::{Recorder, Sheet};
+use carry::{Carried, degraded};
 pub(crate) use end::Line;
 use end::{End, NOT_PERMITTED, TRY_LATER, UNAVAILABLE, finish};
 
@@ -108,9 +109,17 @@ async fn serve(
     if !permit.action().environment && !wish.env.is_empty() {
         screen.say("This study lets no variables of your environment come along.").await.ok();
     }
-    let followers = Followers::default();
+    let (recorder, unrecorded) = match record(services, &permit, &wish).await {
+        Ok(recorder) => (recorder, None),
+        Err(end) => (None, Some(end)),
+    };
+    let followers = Followers::new(recorder);
     let files = (wish.wanted == Wanted::Sftp).then(|| Files::new(permit.action()));
-    let (end, refused) = match start(services, &link, &permit, &wish, input).await {
+    let started = match unrecorded {
+        Some(end) => Err(NotStarted::End(end)),
+        None => start(services, &link, &permit, &wish, input).await,
+    };
+    let (end, refused) = match started {
         Ok(stream) => {
             screen.opened().await;
             let carried =
@@ -123,7 +132,7 @@ async fn serve(
     if let Some(files) = &files {
         files.end(services, &permit).await;
     }
-    finish(services, end, refused, screen, line, permit, &followers).await
+    finish(services, end, refused, screen, line, permit, followers).await
 }
 
 fn asked(wish: &Wish, agent: &AgentId) -> SessionRequest {
@@ -152,6 +161,41 @@ async fn record_refused(services: &Services, wish: &Wish, code: &str, reason: &s
 async fn refuse(screen: &Screen, refusal: &Refusal) -> Result<(), Gone> {
     let status = if refusal.kind == RefusalKind::Unavailable { UNAVAILABLE } else { NOT_PERMITTED };
     screen.fail(&refusal.message, status).await
+}
+
+/// Begins the recording of a session, if it is to be recorded.
+async fn record(
+    services: &Services,
+    permit: &Permit<OpenSession>,
+    wish: &Wish,
+) -> Result<Option<Recorder>, End> {
+    let access = permit.action();
+    let Some(order) = access.recording else { return Ok(None) };
+    let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX).max(1);
+    let (cols, rows, term) = match &wish.pty {
+        Some(pty) => (small(pty.cols), small(pty.rows), Some(pty.term.clone())),
+        None => (80, 24, None),
+    };
+    let sheet = Sheet {
+        session: access.session.clone(),
+        begun: services.gate.now(),
+        cols,
+        rows,
+        term,
+        command: match &wish.wanted {
+            Wanted::Exec(line) => Some(line.clone()),
+            Wanted::Shell | Wanted::Sftp | Wanted::Forward(_) => None,
+        },
+    };
+    let recordings = services.recordings.clone();
+    let begun = tokio::task::spawn_blocking(move || recordings.begin(&sheet, order)).await;
+    let reason = match begun {
+        Ok(Ok(recorder)) => return Ok(Some(recorder)),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    let recorded = services.gate.record_in(permit, degraded(order.strict, reason.clone())).await;
+    if order.strict || recorded.is_err() { Err(End::NotRecorded(reason)) } else { Ok(None) }
 }
 
 enum NotStarted {
