@@ -40,6 +40,15 @@ pub enum Command {
     Ssh(Ssh),
     /// Deposit files in a dataset, encrypted on this device for the intake enclave (Crypt4GH).
     Put(Put),
+    /// List recordings of sessions, or find those in which a text was to be read.
+    ///
+    /// For security staff, and for the lead of a study whose rules say so.
+    Recordings(Recordings),
+    /// Show the recording of a session: here, as text, or as a page. That it was shown is on record.
+    ///
+    /// Keys: space pauses, ← and → go back and on, ↑ and ↓ play faster and slower, `.` goes to the
+    /// next change, Home and End to the beginning and the end, q quits.
+    Play(Play),
     /// People of the programme.
     #[command(subcommand)]
     Person(Person),
@@ -178,6 +187,57 @@ pub struct Put {
     pub name: Option<String>,
 }
 
+/// Options of `recordings`.
+#[derive(Debug, Args)]
+pub struct Recordings {
+    /// Of this person.
+    #[arg(long)]
+    pub person: Option<String>,
+    /// In this study.
+    #[arg(long)]
+    pub study: Option<String>,
+    /// Begun not before: a date (its beginning, UTC) or an instant such as 2027-03-31T15:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Begun not after: a date (its end, UTC) or an instant.
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+    /// Words that were to be read on the terminal, upper and lower case alike. That they were looked
+    /// for is on record.
+    #[arg(long)]
+    pub text: Option<String>,
+}
+
+/// Options of `play`.
+#[derive(Debug, Args)]
+pub struct Play {
+    /// The session, sess:… as `recordings` lists it.
+    pub session: String,
+    /// Where to begin: seconds, or minutes and seconds such as 1:30.
+    #[arg(long, value_name = "TIME", value_parser = crate::play::position)]
+    pub at: Option<u64>,
+    /// How fast.
+    #[arg(long, default_value_t = 1.0, value_parser = times)]
+    pub speed: f64,
+    /// No pause longer than so many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = times)]
+    pub idle: Option<f64>,
+    /// Print what was to be read on the terminal, line by line.
+    #[arg(long, conflicts_with_all = ["out", "cast"])]
+    pub text: bool,
+    /// Write a page that plays it in any browser, without a network.
+    #[arg(long, value_name = "FILE.html", conflicts_with = "cast")]
+    pub out: Option<PathBuf>,
+    /// Write the recording itself, in the format asciicast v3.
+    #[arg(long, value_name = "FILE.cast")]
+    pub cast: Option<PathBuf>,
+}
+
+fn times(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "write a number, such as 2 or 0.5".to_owned())?;
+    if (0.1..=100.0).contains(&number) { Ok(number) } else { Err("it lies between 0.1 and 100".to_owned()) }
+}
+
 /// `decoy …`
 #[derive(Debug, Subcommand)]
 pub enum Decoy {
@@ -295,8 +355,59 @@ pub enum Study {
         #[arg(long = "refuse", value_name = "CHANNEL")]
         refuse: Vec<String>,
     },
+    /// Say how sessions of a study are recorded, or show it; it holds for sessions opened from then on.
+    Recording {
+        /// The study.
+        study: String,
+        /// off, best-effort (a session that cannot be recorded goes on, and that is recorded) or
+        /// strict (it ends).
+        #[arg(long, value_enum)]
+        mode: Option<RecordingMode>,
+        /// Whether what people type is recorded too: none or all. What is typed is recorded as it is,
+        /// passwords that are not shown among it.
+        #[arg(long, value_enum)]
+        input: Option<RecordingInput>,
+        /// Whether commands without a terminal are recorded too: yes or no.
+        #[arg(long, value_enum)]
+        commands: Option<YesNo>,
+        /// How many MiB of output are kept of each minute; 0 keeps all.
+        #[arg(long, value_name = "MIB")]
+        limit: Option<u32>,
+        /// Whether the lead of the study may see recordings of it: yes or no.
+        #[arg(long, value_enum)]
+        lead: Option<YesNo>,
+    },
     /// List studies.
     List,
+}
+
+/// What happens when a session cannot be recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum RecordingMode {
+    /// Nothing is recorded.
+    Off,
+    /// It goes on, and that is recorded.
+    BestEffort,
+    /// It ends.
+    Strict,
+}
+
+/// Whether what people type is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum RecordingInput {
+    /// It is not.
+    None,
+    /// All of it is.
+    All,
+}
+
+/// Yes or no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum YesNo {
+    /// Yes.
+    Yes,
+    /// No.
+    No,
 }
 
 /// `member …`

@@ -13,7 +13,9 @@ pub mod args;
 pub mod fault;
 mod home;
 mod login;
+mod play;
 mod put;
+mod recordings;
 mod records;
 mod rules;
 mod search;
@@ -80,6 +82,8 @@ pub async fn run(around: &Surroundings, cli: Cli) -> Result<(), Fault> {
         Command::Login(args) => login::login(around, &home()?, args).await,
         Command::Ssh(args) => shell::ssh(around, &home()?, args).await,
         Command::Put(args) => put::put(around, &home()?, args).await,
+        Command::Play(args) => play::play(around, &home()?, args).await,
+        Command::Recordings(args) => recordings::recordings(around, &home()?, args).await,
         Command::Rules(command) => rules::rules(around, command),
         Command::Audit(command) => trail::audit(around, command).await,
         Command::Status(args) => status::status(around, &home, args).await,

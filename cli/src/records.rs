@@ -7,9 +7,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::{Api, TokenAnswer, printable};
-use crate::args::{Agent, Command, Dataset, Decoy, DecoyKind, Grant, Member, Object, Person, Service, Study};
+use crate::args::{
+    Agent, Command, Dataset, Decoy, DecoyKind, Grant, Member, Object, Person, RecordingInput, RecordingMode,
+    Service, Study, YesNo,
+};
 use crate::fault::{Fault, Message};
 use crate::home::{self, Home, Mode, bad_file};
+use crate::words::Key;
 use crate::{Surroundings, login, say, table};
 
 /// The commands that keep the programme's records: one question to the broker each.
@@ -46,6 +50,7 @@ enum Then {
     Token { subject: String, person: Option<PersonId> },
     Decoy,
     Channels { study: StudyId },
+    Recording { study: StudyId },
     List,
 }
 
@@ -100,6 +105,24 @@ fn ask(command: &Command) -> Result<Option<Ask>, Fault> {
             let body = change.then(|| json!({"allow": allow, "refuse": refuse}));
             Ask { path, body, then: Then::Channels { study } }
         }
+        Command::Study(Study::Recording { study, mode, input, commands, limit, lead }) => {
+            let study = study_id(study)?;
+            let path = format!("/v1/studies/{study}/recording");
+            let mut change = serde_json::Map::new();
+            let yes = |answer: &YesNo| *answer == YesNo::Yes;
+            let parts = [
+                ("mode", mode.map(|mode| json!(recording_mode(mode)))),
+                ("input", input.map(|input| json!(input == RecordingInput::All))),
+                ("commands", commands.as_ref().map(|answer| json!(yes(answer)))),
+                ("limit_mib", limit.map(|limit| json!(limit))),
+                ("lead", lead.as_ref().map(|answer| json!(yes(answer)))),
+            ];
+            for (name, value) in parts {
+                change.extend(value.map(|value| (name.to_owned(), value)));
+            }
+            let body = (!change.is_empty()).then_some(Value::Object(change));
+            Ask { path, body, then: Then::Recording { study } }
+        }
         Command::Member(Member::Add { study, person, role }) => {
             let (study, person, role) = (study_id(study)?, login::person_id(person)?, role_id(role)?);
             let path = format!("/v1/studies/{study}/members");
@@ -147,9 +170,19 @@ fn ask(command: &Command) -> Result<Option<Ask>, Fault> {
         | Command::Login(_)
         | Command::Ssh(_)
         | Command::Put(_)
+        | Command::Play(_)
+        | Command::Recordings(_)
         | Command::Audit(_)
         | Command::Status(_) => return Ok(None),
     }))
+}
+
+fn recording_mode(mode: RecordingMode) -> &'static str {
+    match mode {
+        RecordingMode::Off => "off",
+        RecordingMode::BestEffort => "best-effort",
+        RecordingMode::Strict => "strict",
+    }
 }
 
 fn decoy_kind(kind: DecoyKind) -> &'static str {
@@ -206,6 +239,24 @@ fn tell(around: &Surroundings, api: &Api, then: Then, answer: &Value) -> Result<
             if let Some(ended @ 1..) = answer["sessions_ended"].as_u64() {
                 around.print(&say!(ChannelsEnded, count = ended));
             }
+        }
+        Then::Recording { study } => {
+            let word = |name: &str| printable(&answer[name].to_string().replace('"', ""));
+            let key =
+                if answer["input"].as_bool() == Some(true) { Key::RecordingAll } else { Key::RecordingShown };
+            let yes = |name: &str| match answer[name].as_bool() {
+                Some(true) => Key::Yes.text(around.lang),
+                _ => Key::No.text(around.lang),
+            };
+            around.print(&say!(
+                Recording,
+                study = study,
+                mode = word("mode"),
+                what = key.text(around.lang),
+                commands = yes("commands"),
+                limit = word("limit_mib"),
+                lead = yes("lead"),
+            ));
         }
         Then::List => match table::rows(answer) {
             Some(rows) if rows.is_empty() => around.print(&say!(Nothing)),
@@ -327,6 +378,11 @@ mod tests {
                 "study channels brca --allow export --refuse shell",
                 "/v1/studies/study:brca/channels",
                 json!({"allow": ["export"], "refuse": ["shell"]}),
+            ),
+            (
+                "study recording brca --mode best-effort --input all --commands yes --limit 0",
+                "/v1/studies/study:brca/recording",
+                json!({"mode": "best-effort", "input": true, "commands": true, "limit_mib": 0}),
             ),
             (
                 "member add brca alice",

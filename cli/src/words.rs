@@ -152,6 +152,30 @@ words! {
     Nothing: "nothing there yet" | "まだ何もありません";
     BadUntil: "{text} is not a date like 2027-03-31 or 2027-03-31T15:00:00Z" | "{text} は 2027-03-31 や 2027-03-31T15:00:00Z の形の日時ではありません";
 
+    // recordings
+    Recording: "{study}: recording {mode}, of {what}; commands without a terminal: {commands}; output kept of each minute: {limit} MiB (0: all); the lead may see recordings: {lead}"
+        | "{study}: 記録 {mode}、対象: {what}、端末なしのコマンド: {commands}、1 分あたりの出力の上限: {limit} MiB（0 は無制限）、研究責任者の閲覧: {lead}";
+    RecordingShown: "what is shown" | "表示内容";
+    RecordingAll: "what is shown and what is typed" | "表示内容と入力";
+    Yes: "yes" | "はい";
+    No: "no" | "いいえ";
+    NoRecordings: "there is no such recording" | "該当する記録はありません";
+    NotSearched: "{count} recording(s) could not be searched: ask for a shorter time, or see the broker's log" | "{count} 件の記録は検索できませんでした。期間を短くするか、ブローカーのログを確認してください";
+    HitAt: "  {at}  {line}" | "  {at}　{line}";
+    HitsMore: "  … and {count} more" | "  … ほかに {count} 件";
+    PlayNoTerminal: "this is no terminal to play a recording on" | "記録を再生できる端末ではありません";
+    PlayNoTerminalTodo: "add --text, --out FILE.html or --cast FILE.cast" | "--text、--out ファイル.html、--cast ファイル.cast のいずれかを付けてください";
+    PlayTerminal: "the terminal could not be used" | "端末を使用できません";
+    PlayDamaged: "the recording is damaged" | "記録が壊れています";
+    PlayWritten: "wrote {path}; it holds what was on somebody's screen: keep it safe" | "{path} を作成しました。画面の内容が含まれるため、厳重に扱ってください";
+    PageHeading: "Recording of a session" | "セッションの記録";
+    PageSession: "Session" | "セッション";
+    PageBegun: "Begun" | "開始";
+    PageCommand: "Command" | "コマンド";
+    PageHash: "SHA-256 in the audit log" | "監査ログの SHA-256";
+    PageKeys: "Keys: space plays and pauses, ← and → seek, . steps, < and > change the speed, f fills the screen." | "キー操作: スペースで再生と一時停止、← → で移動、. でコマ送り、< > で速度変更、f で全画面。";
+    PageNote: "This page needs no network and holds what was on somebody's screen: keep it safe." | "このページはネットワークを使いません。画面の内容が含まれるため、厳重に扱ってください。";
+
     // audit
     LogGood: "the log is whole: {entries} entries, root {root}" | "監査ログは完全です: {entries} 件、ルート {root}";
     LogSigned: "its checkpoint covers {size} entries; {bytes} bytes were read; signed by {key}" | "チェックポイントは {size} 件を対象とし、{bytes} バイトを検査しました。署名鍵: {key}";

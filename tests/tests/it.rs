@@ -11,6 +11,8 @@ use tests::story::Story;
 
 #[path = "it/door.rs"]
 mod door;
+#[path = "it/recordings.rs"]
+mod recordings;
 
 fn folder(name: &str) -> Result<std::path::PathBuf> {
     let dir = std::env::temp_dir().join(format!("sekisho-test-{name}"));

@@ -1,0 +1,165 @@
+//! `sekisho play`: a recording of a session, in this terminal, as text, or as a page.
+//!
+//! What was recorded is hostile: it was written by programs in a workspace. In a terminal it is drawn
+//! anew from a terminal in memory ([`recording::screen`]), as text it is stripped of everything else,
+//! and on a page it is data.
+
+mod film;
+mod page;
+mod stage;
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use data_encoding::HEXLOWER;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, header};
+use model::SessionId;
+use recording::cast::{CastError, Event, Reader};
+use recording::lines::Lines;
+use sha2::{Digest, Sha256};
+
+use crate::api::{Api, ApiError, printable, refusal};
+use crate::args::Play;
+use crate::fault::Fault;
+use crate::home::{self, Home, Mode};
+use crate::{Surroundings, login, say};
+pub use film::Film;
+
+/// The largest recording that is fetched, in bytes.
+const LARGEST: usize = 512 << 20;
+
+/// Plays a recording.
+pub async fn play(around: &Surroundings, home: &Home, args: &Play) -> Result<(), Fault> {
+    let session = session_id(&args.session)?;
+    if args.out.is_none() && args.cast.is_none() && !args.text && !std::io::stdout().is_terminal() {
+        return Err(Fault::usage(say!(PlayNoTerminal)).todo(say!(PlayNoTerminalTodo)));
+    }
+    let api = login::authenticated(around, home).await?;
+    let cast = fetch(&api, &session).await.map_err(|e| e.into_fault(api.url()))?;
+    if let Some(path) = &args.cast {
+        home::write_file(path, &cast, Mode::Private)?;
+        around.print(&say!(PlayWritten, path = path.display()));
+        return Ok(());
+    }
+    let damaged = |e: CastError| Fault::failed("damaged", say!(PlayDamaged)).because(&e);
+    if args.text {
+        return text(&cast).map_err(damaged);
+    }
+    let film = Film::read(&cast, args.idle).map_err(damaged)?;
+    if let Some(path) = &args.out {
+        return write_page(around, path, &session, &cast, &film, args);
+    }
+    stage::show(&film, &session, args.at.unwrap_or_default(), args.speed)
+        .map_err(|e| Fault::failed("terminal", say!(PlayTerminal)).because(&e))
+}
+
+/// A session from what people type, with or without its prefix.
+pub fn session_id(text: &str) -> Result<SessionId, Fault> {
+    let bare = text.strip_prefix(SessionId::PREFIX).unwrap_or(text);
+    SessionId::from_name(bare).map_err(|e| Fault::usage(say!(BadName, text = text)).because(&e))
+}
+
+/// The whole recording, held against the hash that the log has of it.
+async fn fetch(api: &Api, session: &SessionId) -> Result<Vec<u8>, ApiError> {
+    let request = Request::builder().method(Method::GET).uri(format!("/v1/recordings/{session}"));
+    let request = request.header(header::ACCEPT, "application/x-asciicast");
+    let body = Full::default().map_err(|never: std::convert::Infallible| match never {}).boxed_unsync();
+    let response = api.send(request, body).await?;
+    let status = response.status();
+    let sealed = response.headers().get("x-sekisho-sha256").and_then(|hash| hash.to_str().ok());
+    let sealed = sealed.unwrap_or_default().to_owned();
+    let broken = |e: Box<dyn std::error::Error + Send + Sync>| ApiError::Unreachable {
+        reason: crate::fault::chain(&*e),
+    };
+    let body = Limited::new(response.into_body(), LARGEST).collect().await.map_err(broken)?.to_bytes();
+    if !status.is_success() {
+        return Err(refusal(status, &body));
+    }
+    if HEXLOWER.encode(&Sha256::digest(&body)) != sealed {
+        return Err(ApiError::NotUnderstood(
+            "the recording is not the one that the log has sealed".to_owned(),
+        ));
+    }
+    Ok(body.into())
+}
+
+/// Prints what was to be read on the terminal.
+fn text(cast: &[u8]) -> Result<(), CastError> {
+    let (mut reader, mut lines) = (Reader::new(), Lines::default());
+    let mut out = std::io::stdout().lock();
+    let mut print = |lines: Vec<recording::lines::Line>| {
+        for line in lines {
+            // That nobody reads any more is no fault.
+            let _ = writeln!(out, "{}", line.text);
+        }
+    };
+    for at in reader.push(cast)? {
+        if let Event::Output(text) = &at.event {
+            print(lines.push(at.millis, text.as_bytes()));
+        }
+    }
+    print(lines.end());
+    Ok(())
+}
+
+fn write_page(
+    around: &Surroundings,
+    path: &Path,
+    session: &SessionId,
+    cast: &[u8],
+    film: &Film,
+    args: &Play,
+) -> Result<(), Fault> {
+    let about = page::About {
+        session: session.name(),
+        command: film.command.as_deref().map(printable),
+        begun: film.begun.map(model::Timestamp::from_secs),
+        hash: HEXLOWER.encode(&Sha256::digest(cast)),
+        idle: args.idle,
+        speed: args.speed,
+        at: args.at.unwrap_or_default(),
+    };
+    let page = page::page(&about, cast, around.lang);
+    home::write_file(path, page.as_bytes(), Mode::Private)?;
+    around.print(&say!(PlayWritten, path = path.display()));
+    Ok(())
+}
+
+/// A position in a recording, as people write it; milliseconds.
+pub fn position(text: &str) -> Result<u64, String> {
+    let bad = || "write seconds, or minutes and seconds such as 1:30".to_owned();
+    let mut seconds = 0u64;
+    let parts: Vec<&str> = text.split(':').collect();
+    if parts.len() > 3 {
+        return Err(bad());
+    }
+    for part in parts {
+        let number: u32 = part.parse().map_err(|_| bad())?;
+        seconds = seconds * 60 + u64::from(number);
+    }
+    Ok(seconds * 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Exit;
+
+    #[test]
+    fn positions_are_read_as_people_write_them() {
+        assert_eq!(
+            (position("90"), position("1:30"), position("1:00:01")),
+            (Ok(90_000), Ok(90_000), Ok(3_601_000))
+        );
+        for bad in ["", "1:", "-1", "1:2:3:4", "1.5"] {
+            assert!(position(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sessions_are_named_with_or_without_their_prefix() {
+        assert_eq!(session_id("sess:abc").unwrap(), session_id("abc").unwrap());
+        assert_eq!(session_id("../x").unwrap_err().exit, Exit::Usage);
+    }
+}
