@@ -167,6 +167,16 @@ pub enum EventKind {
     RecordingPlayed { recorded: SessionId, whose: PersonId, sha256: String },
     /// Somebody looked through recordings for a text.
     RecordingsSearched { text: String, found: u64 },
+    /// Somebody looks at a session that goes on.
+    SessionWatched { whose: PersonId, told: bool },
+    /// Somebody types in a session of another; by that person's own yes, or as the study says.
+    SessionJoined { whose: PersonId, consented: bool },
+    /// Something was said on the terminal of a session.
+    SessionMessage { whose: PersonId, text: String },
+    /// Somebody ended a session of another.
+    SessionKilled { whose: PersonId, reason: String },
+    /// The second person left whom a moderated session takes.
+    ModeratorLeft {},
     /// A live session was ended from our side.
     SessionEnded { cause: EndCause, grant: Option<GrantId>, reason: String },
     /// A file began to come in.
@@ -549,6 +559,10 @@ codes! {
         MembershipEnded = "membership-ended",
         /// The agent is gone.
         AgentLost = "agent-lost",
+        /// Somebody who may ended it.
+        Killed = "killed",
+        /// The second person left whom it takes.
+        ModeratorLeft = "moderator-left",
         /// It must be recorded, and could not be.
         RecordingFailed = "recording-failed",
         /// Detection found something that its policy answers so.

@@ -17,4 +17,6 @@ pub enum Happening {
     Resized(WindowSize),
     /// The workspace sends no more; input may go on.
     OutputEnded,
+    /// The house said something to the person.
+    Said(String),
 }

@@ -31,6 +31,7 @@ use crate::private;
 use crate::recordings::Recordings;
 use crate::ssh::admission::AdmissionLimits;
 use crate::ssh::rate::Rates;
+use crate::ssh::stage::Stages;
 use crate::ssh::{IssuedBook, OPENINGS, Services, SshDoor};
 use crate::tls::{Presented, api_config};
 use crate::watch::Watch;
@@ -142,6 +143,7 @@ impl Node {
             sinks: Sinks::new(&config.siem.sink),
             watch: Watch::new(&config.detection),
             recordings,
+            stages: Stages::default(),
             stopping: CancellationToken::new(),
             tasks,
         });

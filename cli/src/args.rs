@@ -40,6 +40,8 @@ pub enum Command {
     Ssh(Ssh),
     /// Deposit files in a dataset, encrypted on this device for the intake enclave (Crypt4GH).
     Put(Put),
+    /// Sessions that go on: list them, look at one, type in it, say something there, end it.
+    Sessions(Sessions),
     /// List recordings of sessions, or find those in which a text was to be read.
     ///
     /// For security staff, and for the lead of a study whose rules say so.
@@ -187,6 +189,47 @@ pub struct Put {
     pub name: Option<String>,
 }
 
+/// `sessions …`
+#[derive(Debug, Args)]
+pub struct Sessions {
+    /// What to do; lists them when left away.
+    #[command(subcommand)]
+    pub command: Option<Supervise>,
+}
+
+/// What to do about sessions that go on.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Supervise {
+    /// List them.
+    List,
+    /// Look at one in this terminal, as it is drawn; q leaves. Its person is told, unless their study
+    /// says otherwise. Where a study wants a second person, whoever looks is that.
+    Watch {
+        /// The session, sess:… as `sessions` lists it.
+        session: String,
+    },
+    /// Type in one too, if its person lets you or their study does; Ctrl-] leaves.
+    Join {
+        /// The session.
+        session: String,
+    },
+    /// Say something on the terminal of one.
+    Message {
+        /// The session.
+        session: String,
+        /// What.
+        text: String,
+    },
+    /// End one at once.
+    Kill {
+        /// The session.
+        session: String,
+        /// Why; it is recorded, and shown to the person.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
 /// Options of `recordings`.
 #[derive(Debug, Args)]
 pub struct Recordings {
@@ -214,7 +257,7 @@ pub struct Play {
     /// The session, sess:… as `recordings` lists it.
     pub session: String,
     /// Where to begin: seconds, or minutes and seconds such as 1:30.
-    #[arg(long, value_name = "TIME", value_parser = crate::play::position)]
+    #[arg(long, value_name = "TIME", value_parser = position)]
     pub at: Option<u64>,
     /// How fast.
     #[arg(long, default_value_t = 1.0, value_parser = times)]
@@ -231,6 +274,21 @@ pub struct Play {
     /// Write the recording itself, in the format asciicast v3.
     #[arg(long, value_name = "FILE.cast")]
     pub cast: Option<PathBuf>,
+}
+
+/// A position in a recording, as people write it; milliseconds.
+fn position(text: &str) -> Result<u64, String> {
+    let bad = || "write seconds, or minutes and seconds such as 1:30".to_owned();
+    let mut seconds = 0u64;
+    let parts: Vec<&str> = text.split(':').collect();
+    if parts.len() > 3 {
+        return Err(bad());
+    }
+    for part in parts {
+        let number: u32 = part.parse().map_err(|_| bad())?;
+        seconds = seconds * 60 + u64::from(number);
+    }
+    Ok(seconds * 1000)
 }
 
 fn times(text: &str) -> Result<f64, String> {
@@ -377,6 +435,20 @@ pub enum Study {
         #[arg(long, value_enum)]
         lead: Option<YesNo>,
     },
+    /// Say how sessions of a study are supervised, or show it.
+    Supervision {
+        /// The study.
+        study: String,
+        /// Whether a person is told that they are watched: yes or no.
+        #[arg(long, value_enum)]
+        told: Option<YesNo>,
+        /// Who may type in somebody else's session: never, consent (whom that person lets) or always.
+        #[arg(long, value_enum)]
+        join: Option<Join>,
+        /// Whether sessions start only when a second person watches, and end when they leave: yes or no.
+        #[arg(long, value_enum)]
+        moderated: Option<YesNo>,
+    },
     /// List studies.
     List,
 }
@@ -399,6 +471,17 @@ pub enum RecordingInput {
     None,
     /// All of it is.
     All,
+}
+
+/// Who may type in somebody else's session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Join {
+    /// Nobody.
+    Never,
+    /// Whom that person lets.
+    Consent,
+    /// Whoever may join at all.
+    Always,
 }
 
 /// Yes or no.
@@ -623,6 +706,17 @@ mod tests {
     fn a_backend_is_a_name_and_a_folder() {
         assert_eq!(backend("kanto=/mnt/a=b").unwrap(), ("kanto".to_owned(), PathBuf::from("/mnt/a=b")));
         assert!(backend("kanto").is_err() && backend("kanto=").is_err() && backend("K=/x").is_err());
+    }
+
+    #[test]
+    fn positions_are_read_as_people_write_them() {
+        assert_eq!(
+            (position("90"), position("1:30"), position("1:00:01")),
+            (Ok(90_000), Ok(90_000), Ok(3_601_000))
+        );
+        for bad in ["", "1:", "-1", "1:2:3:4", "1.5"] {
+            assert!(position(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

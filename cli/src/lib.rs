@@ -19,6 +19,7 @@ mod recordings;
 mod records;
 mod rules;
 mod search;
+mod sessions;
 mod shell;
 mod sshconf;
 mod status;
@@ -83,6 +84,7 @@ pub async fn run(around: &Surroundings, cli: Cli) -> Result<(), Fault> {
         Command::Ssh(args) => shell::ssh(around, &home()?, args).await,
         Command::Put(args) => put::put(around, &home()?, args).await,
         Command::Play(args) => play::play(around, &home()?, args).await,
+        Command::Sessions(args) => sessions::sessions(around, &home()?, args).await,
         Command::Recordings(args) => recordings::recordings(around, &home()?, args).await,
         Command::Rules(command) => rules::rules(around, command),
         Command::Audit(command) => trail::audit(around, command).await,

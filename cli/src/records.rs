@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::api::{Api, TokenAnswer, printable};
 use crate::args::{
-    Agent, Command, Dataset, Decoy, DecoyKind, Grant, Member, Object, Person, RecordingInput, RecordingMode,
-    Service, Study, YesNo,
+    Agent, Command, Dataset, Decoy, DecoyKind, Grant, Join, Member, Object, Person, RecordingInput,
+    RecordingMode, Service, Study, YesNo,
 };
 use crate::fault::{Fault, Message};
 use crate::home::{self, Home, Mode, bad_file};
@@ -51,6 +51,7 @@ enum Then {
     Decoy,
     Channels { study: StudyId },
     Recording { study: StudyId },
+    Supervision { study: StudyId },
     List,
 }
 
@@ -123,6 +124,21 @@ fn ask(command: &Command) -> Result<Option<Ask>, Fault> {
             let body = (!change.is_empty()).then_some(Value::Object(change));
             Ask { path, body, then: Then::Recording { study } }
         }
+        Command::Study(Study::Supervision { study, told, join, moderated }) => {
+            let study = study_id(study)?;
+            let path = format!("/v1/studies/{study}/supervision");
+            let mut change = serde_json::Map::new();
+            let parts = [
+                ("told", told.map(|answer| json!(answer == YesNo::Yes))),
+                ("joining", join.map(|join| json!(joining(join)))),
+                ("moderated", moderated.map(|answer| json!(answer == YesNo::Yes))),
+            ];
+            for (name, value) in parts {
+                change.extend(value.map(|value| (name.to_owned(), value)));
+            }
+            let body = (!change.is_empty()).then_some(Value::Object(change));
+            Ask { path, body, then: Then::Supervision { study } }
+        }
         Command::Member(Member::Add { study, person, role }) => {
             let (study, person, role) = (study_id(study)?, login::person_id(person)?, role_id(role)?);
             let path = format!("/v1/studies/{study}/members");
@@ -172,6 +188,7 @@ fn ask(command: &Command) -> Result<Option<Ask>, Fault> {
         | Command::Put(_)
         | Command::Play(_)
         | Command::Recordings(_)
+        | Command::Sessions(_)
         | Command::Audit(_)
         | Command::Status(_) => return Ok(None),
     }))
@@ -182,6 +199,14 @@ fn recording_mode(mode: RecordingMode) -> &'static str {
         RecordingMode::Off => "off",
         RecordingMode::BestEffort => "best-effort",
         RecordingMode::Strict => "strict",
+    }
+}
+
+fn joining(join: Join) -> &'static str {
+    match join {
+        Join::Never => "never",
+        Join::Consent => "consent",
+        Join::Always => "always",
     }
 }
 
@@ -257,6 +282,15 @@ fn tell(around: &Surroundings, api: &Api, then: Then, answer: &Value) -> Result<
                 limit = word("limit_mib"),
                 lead = yes("lead"),
             ));
+        }
+        Then::Supervision { study } => {
+            let yes = |name: &str| match answer[name].as_bool() {
+                Some(true) => Key::Yes.text(around.lang),
+                _ => Key::No.text(around.lang),
+            };
+            let join = printable(answer["joining"].as_str().unwrap_or("-"));
+            let (told, moderated) = (yes("told"), yes("moderated"));
+            around.print(&say!(Supervision, study = study, told = told, join = join, moderated = moderated));
         }
         Then::List => match table::rows(answer) {
             Some(rows) if rows.is_empty() => around.print(&say!(Nothing)),
@@ -383,6 +417,11 @@ mod tests {
                 "study recording brca --mode best-effort --input all --commands yes --limit 0",
                 "/v1/studies/study:brca/recording",
                 json!({"mode": "best-effort", "input": true, "commands": true, "limit_mib": 0}),
+            ),
+            (
+                "study supervision brca --join never --moderated yes",
+                "/v1/studies/study:brca/supervision",
+                json!({"joining": "never", "moderated": true}),
             ),
             (
                 "member add brca alice",

@@ -176,6 +176,14 @@ words! {
     PageKeys: "Keys: space plays and pauses, ← and → seek, . steps, < and > change the speed, f fills the screen." | "キー操作: スペースで再生と一時停止、← → で移動、. でコマ送り、< > で速度変更、f で全画面。";
     PageNote: "This page needs no network and holds what was on somebody's screen: keep it safe." | "このページはネットワークを使いません。画面の内容が含まれるため、厳重に扱ってください。";
 
+    // sessions
+    Supervision: "{study}: people are told that they are watched: {told}; who may type in another's session: {join}; sessions take a second person: {moderated}"
+        | "{study}: 監視の通知: {told}、他人のセッションへの入力: {join}、立会いを必要とする: {moderated}";
+    NoSessions: "no session goes on" | "進行中のセッションはありません";
+    SessionSaid: "said" | "伝えました";
+    SessionUnsaid: "it is on record, but the terminal did not take it" | "記録しましたが、端末には表示できませんでした";
+    SessionKilled: "{session} was ended" | "{session} を終了しました";
+
     // audit
     LogGood: "the log is whole: {entries} entries, root {root}" | "監査ログは完全です: {entries} 件、ルート {root}";
     LogSigned: "its checkpoint covers {size} entries; {bytes} bytes were read; signed by {key}" | "チェックポイントは {size} 件を対象とし、{bytes} バイトを検査しました。署名鍵: {key}";

@@ -184,6 +184,7 @@ impl Gate {
             state: StudyState::Active,
             channels: ChannelRules::default(),
             recording: policy::RecordingRule::default(),
+            supervision: policy::SupervisionRule::default(),
         };
         self.inner.store.create_study(&study).await.map_err(|e| Refusal::store(&e))?;
         Ok(())

@@ -35,6 +35,11 @@ impl StudyRecords {
         self.facts.study.as_ref().map(|study| study.recording).unwrap_or_default()
     }
 
+    /// How they are supervised.
+    pub(crate) fn supervision(&self) -> policy::SupervisionRule {
+        self.facts.study.as_ref().map(|study| study.supervision).unwrap_or_default()
+    }
+
     /// The purpose of a session that names none: the first that the study was approved for.
     pub(crate) fn own_purpose(&self) -> Option<Purpose> {
         self.facts.study.as_ref().and_then(|study| study.purposes.first().cloned())
@@ -69,6 +74,7 @@ pub(crate) async fn of_study(
         // A purpose that no longer parses is left out: what cannot be read permits nothing.
         channels: found.channels.clone(),
         recording: found.recording,
+        supervision: found.supervision,
         purposes: found.purposes.iter().filter_map(|p| p.parse().ok()).collect(),
     });
     let granted = store.study_policy(study).await?.grants;

@@ -1,10 +1,10 @@
 //! What is running on a permit, so that a revocation can find it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use model::{Clock, GrantId, PersonId, StudyId, Timestamp};
+use model::{Clock, GrantId, PersonId, SessionId, StudyId, Timestamp};
 use policy::{Channel, ChannelRules};
 use tokio::sync::watch;
 
@@ -27,6 +27,7 @@ pub(crate) struct Lease {
     number: u64,
     person: PersonId,
     study: Option<StudyId>,
+    session: OnceLock<SessionId>,
     rests_on: Mutex<RestsOn>,
     end: watch::Sender<Option<EndCause>>,
     clock: Arc<dyn Clock>,
@@ -69,6 +70,7 @@ impl Leases {
             number: live.next,
             person: person.clone(),
             study: study.cloned(),
+            session: OnceLock::new(),
             rests_on: Mutex::new(RestsOn { grants: Vec::new(), channels: Vec::new(), until: Timestamp::MAX }),
             end: watch::Sender::new(None),
             clock: Arc::clone(clock),
@@ -89,6 +91,11 @@ impl Leases {
         self.end_where(cause, |lease| {
             lease.study.as_ref() == Some(study) && !lease.rests_on().channels.iter().all(|c| rules.allows(*c))
         })
+    }
+
+    /// Ends the lease of a session; returns how many there were.
+    pub(crate) fn end_session(&self, session: &SessionId, cause: &EndCause) -> usize {
+        self.end_where(cause, |lease| lease.session.get() == Some(session))
     }
 
     /// Ends every lease of `person`; returns how many.
@@ -115,6 +122,12 @@ impl Lease {
     /// Says what the lease rests on, once policy has decided.
     pub(crate) fn rest_on(&self, grants: Vec<GrantId>, channels: Vec<Channel>, until: Timestamp) {
         *self.rests_on.lock().unwrap_or_else(PoisonError::into_inner) = RestsOn { grants, channels, until };
+    }
+
+    /// Says of which session it is.
+    pub(crate) fn belongs_to(&self, session: &SessionId) {
+        // It is said once, before anything is permitted.
+        let _ = self.session.set(session.clone());
     }
 
     /// Whether the lease has been ended already.
@@ -240,6 +253,21 @@ mod tests {
         assert!(!waiting.is_finished());
         manual.advance(Duration::from_secs(61));
         assert_eq!(waiting.await.unwrap().cause, audit::EndCause::GrantExpired);
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_alone() {
+        let (leases, clock, _) = fixture();
+        let session = |name| SessionId::from_name(name).unwrap();
+        let (hit, other) = (
+            leases.register(&person("alice"), None, &clock),
+            leases.register(&person("alice"), None, &clock),
+        );
+        hit.belongs_to(&session("s1"));
+        other.belongs_to(&session("s2"));
+        assert_eq!(leases.end_session(&session("s1"), &cause()), 1);
+        assert_eq!((hit.ended().await, other.end()), (cause(), None));
+        assert_eq!(leases.end_session(&session("s3"), &cause()), 0);
     }
 
     #[tokio::test]

@@ -26,10 +26,12 @@ mod findings;
 mod identity;
 mod leases;
 mod live;
+mod order;
 mod permit;
 mod recordings;
 mod refusal;
 mod sessions;
+mod supervision;
 mod within;
 
 use std::net::SocketAddr;
@@ -49,10 +51,12 @@ pub use decoys::NewDecoy;
 pub use deposits::Deposit;
 pub use identity::{AgentAnswer, Authorities, LoginAnswer, LoginRequest};
 pub use leases::EndCause;
+pub use order::RecordingOrder;
 pub use permit::{Action, Permit};
-pub use recordings::{PlayRecording, Recorded, RecordingChange, RecordingOrder};
+pub use recordings::{PlayRecording, Recorded, RecordingChange};
 pub use refusal::{Refusal, RefusalKind};
 pub use sessions::{DatasetAccess, OpenSession, Outcome, SessionRequest};
+pub use supervision::{SupervisionChange, WatchSession};
 
 use leases::Leases;
 

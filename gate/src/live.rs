@@ -47,6 +47,11 @@ impl Live {
         }
     }
 
+    /// The session, if it goes on.
+    pub(crate) fn open(&self, session: &SessionId) -> Option<Carried> {
+        self.lock().open.get(session).cloned()
+    }
+
     /// The session, if this agent carries it out or did a moment ago.
     fn of_session(&self, agent: &AgentId, session: &SessionId) -> Option<Carried> {
         let inner = self.lock();

@@ -11,7 +11,7 @@ use crate::channels::{Asked, Closed, FileRights, Opening, Wanted};
 use crate::events::{self, Basis};
 use crate::leases::EndCause;
 use crate::live::Carried;
-use crate::recordings::{RecordingOrder, mode_of};
+use crate::order::{RecordingOrder, mode_of};
 use crate::refusal::{RefusalKind, sentence};
 use crate::{Entry, Gate, Permit, Refusal, facts};
 
@@ -43,6 +43,8 @@ pub struct OpenSession {
     pub environment: bool,
     /// How it is to be recorded, if it is.
     pub recording: Option<RecordingOrder>,
+    /// Whether it starts only when a second person is there, and ends when they leave.
+    pub moderated: bool,
     /// When the first of the grants ends, and the session with it.
     pub until: Timestamp,
 }
@@ -113,6 +115,7 @@ impl Gate {
     ) -> Result<Permit<OpenSession>, Refusal> {
         let lease = self.inner.leases.register(&entry.person, Some(&asked.study), &self.inner.clock);
         let session = SessionId::random(&*self.inner.entropy).map_err(|e| Refusal::entropy(&e))?;
+        lease.belongs_to(&session);
         for _ in 0..DECIDE_AGAIN {
             let policies = self.inner.policies.load_full();
             let epoch = policies.epoch();
@@ -366,6 +369,7 @@ impl Gate {
             files: opening.files,
             environment: opening.environment,
             recording,
+            moderated: records.supervision().moderated,
             until: basis.until.min(opening.basis.until),
         };
         Ok(Ok((session, basis, opening)))

@@ -127,6 +127,7 @@ fn ours(set: &PolicySet, grants: usize) -> Spread {
             purposes,
             channels: policy::ChannelRules::default(),
             recording: policy::RecordingRule::default(),
+            supervision: policy::SupervisionRule::default(),
         }),
         conditions: vec![ConditionSet::parse(&["DS:MONDO:0004992"]).expect("conditions")],
         certificate: policy::CertificateRules::default(),

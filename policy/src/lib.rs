@@ -24,6 +24,7 @@ mod recording;
 mod request;
 mod rules;
 mod set;
+mod supervision;
 
 pub use authorisation::{MatrixRow, authorisation_matrix};
 pub use channel::{CertificateRules, Channel, ChannelRules, UnknownChannel};
@@ -33,3 +34,4 @@ pub use recording::{RecordingMode, RecordingRule, UnknownMode};
 pub use request::{Action, AdminAction, Facts, Request, Standing, StudyFacts};
 pub use rules::{GrantRule, Grantee, GranteeError, Membership, RuleId};
 pub use set::{PolicyError, PolicySet};
+pub use supervision::{Joining, SupervisionRule, UnknownJoining};

@@ -5,6 +5,7 @@ use model::{DatasetId, PersonId, RoleId, StudyId, Timestamp};
 use crate::channel::{CertificateRules, Channel, ChannelRules};
 use crate::duo::{ConditionSet, Purpose};
 use crate::recording::RecordingRule;
+use crate::supervision::SupervisionRule;
 
 /// What someone wants, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub enum AdminAction {
     SetChannels,
     /// To say how sessions of a study are recorded.
     SetRecording,
+    /// To say how sessions of a study are supervised.
+    SetSupervision,
     /// To add a person to a study, or remove one.
     AddMember,
     /// To grant a study the use of a dataset.
@@ -72,19 +75,30 @@ pub enum AdminAction {
     ReadAudit,
     /// To lay out decoys, and to know of them.
     ManageDecoys,
+    /// To know which sessions go on.
+    ListSessions,
+    /// To look at a session that goes on.
+    WatchSession,
+    /// To type in somebody else's session.
+    JoinSession,
+    /// To say something on the terminal of a session.
+    MessageSession,
+    /// To end a session.
+    KillSession,
     /// To list the programme's records.
     ListRecords,
 }
 
 impl AdminAction {
     /// Every one of them, in the order of the authorisation matrix.
-    pub const ALL: [AdminAction; 14] = [
+    pub const ALL: [AdminAction; 20] = [
         AdminAction::CreateStudy,
         AdminAction::CreateDataset,
         AdminAction::EnrolPerson,
         AdminAction::LockPerson,
         AdminAction::SetChannels,
         AdminAction::SetRecording,
+        AdminAction::SetSupervision,
         AdminAction::AddMember,
         AdminAction::Grant,
         AdminAction::Revoke,
@@ -92,6 +106,11 @@ impl AdminAction {
         AdminAction::IssueService,
         AdminAction::ReadAudit,
         AdminAction::ManageDecoys,
+        AdminAction::ListSessions,
+        AdminAction::WatchSession,
+        AdminAction::JoinSession,
+        AdminAction::MessageSession,
+        AdminAction::KillSession,
         AdminAction::ListRecords,
     ];
 }
@@ -127,6 +146,12 @@ impl Action {
                 AdminAction::LockPerson => "lock-person",
                 AdminAction::SetChannels => "set-channels",
                 AdminAction::SetRecording => "set-recording",
+                AdminAction::SetSupervision => "set-supervision",
+                AdminAction::ListSessions => "list-sessions",
+                AdminAction::WatchSession => "watch-session",
+                AdminAction::JoinSession => "join-session",
+                AdminAction::MessageSession => "message-session",
+                AdminAction::KillSession => "kill-session",
                 AdminAction::AddMember => "add-member",
                 AdminAction::Grant => "grant",
                 AdminAction::Revoke => "revoke",
@@ -151,6 +176,7 @@ impl Action {
                 AdminAction::CreateStudy
                 | AdminAction::SetChannels
                 | AdminAction::SetRecording
+                | AdminAction::SetSupervision
                 | AdminAction::AddMember => "study",
                 AdminAction::CreateDataset => "dataset",
                 AdminAction::EnrolPerson | AdminAction::LockPerson => "person",
@@ -159,6 +185,11 @@ impl Action {
                 AdminAction::IssueService => "service",
                 AdminAction::ReadAudit => "audit",
                 AdminAction::ManageDecoys => "decoy",
+                AdminAction::ListSessions
+                | AdminAction::WatchSession
+                | AdminAction::JoinSession
+                | AdminAction::MessageSession
+                | AdminAction::KillSession => "session",
                 AdminAction::ListRecords => "records",
             },
         }
@@ -213,4 +244,6 @@ pub struct StudyFacts {
     pub channels: ChannelRules,
     /// How its sessions are recorded.
     pub recording: RecordingRule,
+    /// How they are supervised.
+    pub supervision: SupervisionRule,
 }

@@ -82,6 +82,9 @@ impl Page {
 
 impl vte::Perform for Page {
     fn print(&mut self, letter: char) {
+        if letter.is_control() {
+            return;
+        }
         if self.row.is_empty() {
             self.begun = self.now;
         }
@@ -190,7 +193,7 @@ mod tests {
         let mut lines = Lines::default();
         assert_eq!(lines.push(10, b"$ sam"), []);
         let line = Line { millis: 10, text: "$ samtools view".to_owned() };
-        assert_eq!(lines.push(900, b"tools view\r\nx"), [line.clone()]);
+        assert_eq!(lines.push(900, b"tools view\r\nx"), std::slice::from_ref(&line));
         assert_eq!(serde_json::to_string(&line).unwrap(), r#"{"t":10,"l":"$ samtools view"}"#);
         assert_eq!(lines.end()[0].millis, 900);
     }

@@ -9,12 +9,14 @@
 //! A picture fits itself to a smaller terminal: it is cut to the columns, and to the rows around the
 //! cursor.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::strip::Strip;
 
 /// The largest terminal that is kept, columns and rows.
 const MOST: (u16, u16) = (512, 256);
-/// The smallest.
-const LEAST: (u16, u16) = (2, 1);
+/// The smallest: where there is room to wrap and to scroll.
+const LEAST: (u16, u16) = (2, 2);
 
 /// A terminal in memory. It takes no more of that than its size asks for, whatever is written to it.
 pub struct Screen {
@@ -34,7 +36,13 @@ impl Screen {
     pub fn write(&mut self, bytes: &[u8]) {
         self.buffer.clear();
         self.strip.push(bytes, &mut self.buffer);
-        self.parser.process(&self.buffer);
+        let parser = &mut self.parser;
+        let written = catch_unwind(AssertUnwindSafe(|| parser.process(&self.buffer)));
+        if written.is_err() {
+            // A fault in the emulator costs the picture, and not the session that is looked at.
+            let (rows, cols) = self.parser.screen().size();
+            self.parser = vt100::Parser::new(rows, cols, 0);
+        }
     }
 
     /// Gives it another size.
@@ -340,7 +348,7 @@ mod tests {
                 screen.text().lines().map(|l| l.trim_end().to_owned()).collect::<Vec<_>>().join("\n").trim_end().to_owned()
             };
             // Rows that ran into the next are drawn one by one, and so may end in other places.
-            let joined = |text: String| text.replace('\n', "").replace(' ', "");
+            let joined = |text: String| text.replace(['\n', ' '], "");
             prop_assert_eq!(joined(squeezed(&other)), joined(squeezed(&screen)));
         }
     }

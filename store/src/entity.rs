@@ -52,6 +52,7 @@ table! { study = "study" {
     closed_at: Option<i64>,
     channels: String,
     recording: String,
+    supervision: String,
 } }
 
 table! { membership = "membership" {

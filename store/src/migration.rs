@@ -6,11 +6,14 @@ use crate::error::OpenError;
 
 /// Statement by statement, since some drivers take one at a time; SQL that SQLite and PostgreSQL
 /// both take.
-const STEPS: &[&[&str]] = &[FIRST, DECOYS, CHANNELS, RECORDINGS];
+const STEPS: &[&[&str]] = &[FIRST, DECOYS, CHANNELS, RECORDINGS, SUPERVISION];
 
 /// What a study permits inside a connection; studies of before get what a new one begins with.
 const CHANNELS: &[&str] = &["ALTER TABLE study ADD COLUMN channels TEXT NOT NULL
         DEFAULT '[\"shell\",\"exec\",\"terminal\",\"environment\",\"upload\"]'"];
+
+/// How sessions are supervised; what is left away has its default.
+const SUPERVISION: &[&str] = &["ALTER TABLE study ADD COLUMN supervision TEXT NOT NULL DEFAULT '{}'"];
 
 /// How sessions are recorded (what is left away has its default), and what was.
 const RECORDINGS: &[&str] = &[

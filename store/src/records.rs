@@ -4,7 +4,7 @@
 use model::{
     AgentId, DatasetId, DecoyId, GrantId, ObjectId, PersonId, RoleId, SessionId, StudyId, Timestamp,
 };
-use policy::{ChannelRules, GrantRule, Grantee, Membership, RecordingRule};
+use policy::{ChannelRules, GrantRule, Grantee, Membership, RecordingRule, SupervisionRule};
 use serde::Serialize;
 
 /// A change that cannot follow the present state.
@@ -141,6 +141,8 @@ pub struct Study {
     pub channels: ChannelRules,
     /// How its sessions are recorded.
     pub recording: RecordingRule,
+    /// How they are supervised.
+    pub supervision: SupervisionRule,
 }
 
 fn channel_names<S: serde::Serializer>(rules: &ChannelRules, to: S) -> Result<S::Ok, S::Error> {

@@ -13,6 +13,8 @@ use tests::story::Story;
 mod door;
 #[path = "it/recordings.rs"]
 mod recordings;
+#[path = "it/sessions.rs"]
+mod sessions;
 
 fn folder(name: &str) -> Result<std::path::PathBuf> {
     let dir = std::env::temp_dir().join(format!("sekisho-test-{name}"));

@@ -132,6 +132,11 @@ classed! {
     "recording_degraded" RecordingDegraded { mode: Public, reason: Internal }
     "recording_played" RecordingPlayed { recorded: Internal, whose: Personal, sha256: Internal }
     "recordings_searched" RecordingsSearched { text: Personal, found: Public }
+    "session_watched" SessionWatched { whose: Personal, told: Public }
+    "session_joined" SessionJoined { whose: Personal, consented: Public }
+    "session_message" SessionMessage { whose: Personal, text: Personal }
+    "session_killed" SessionKilled { whose: Personal, reason: Personal }
+    "moderator_left" ModeratorLeft { }
     "session_ended" SessionEnded { cause: Public, grant: Internal, reason: Personal }
     "deposit_started" DepositStarted { object: Internal, dataset: Internal, name: Personal, agent: Internal }
     "deposit_completed" DepositCompleted {

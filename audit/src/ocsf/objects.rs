@@ -91,6 +91,11 @@ fn about(event: &Event) -> Vec<(&'static str, Value)> {
             }
             vec![("file", file), ("traffic", json!({ "bytes": bytes }))]
         }
+        K::SessionWatched { .. } => vec![("activity_name", json!("Watched"))],
+        K::SessionJoined { .. } => vec![("activity_name", json!("Joined"))],
+        K::SessionMessage { .. } => vec![("activity_name", json!("Message"))],
+        K::SessionKilled { .. } => vec![("activity_name", json!("Killed"))],
+        K::ModeratorLeft {} => vec![("activity_name", json!("Moderator left"))],
         K::SessionRecorded { sha256, bytes, .. } => {
             let hash = json!([{ "algorithm_id": SHA_256, "algorithm": "SHA-256", "value": sha256 }]);
             let file =
@@ -104,7 +109,7 @@ fn about(event: &Event) -> Vec<(&'static str, Value)> {
         ],
         K::RecordingsSearched { .. } => vec![
             ("api", json!({ "operation": "recording.search" })),
-            ("resources", json!([{ "type": "recording" }])),
+            ("resources", json!([{ "type": "recording", "name": "all" }])),
         ],
         K::SessionRefused { .. }
         | K::ChannelOpened { .. }

@@ -32,6 +32,21 @@ pub(crate) fn sentence(kind: &EventKind) -> String {
         }
         K::ChannelRefused { what, detail } => format!("{} refused: {detail}", what.code()),
         K::SessionClosed { count, .. } => format!("session closed after {count} events"),
+        K::SessionWatched { whose, told: true } => {
+            format!("the session of {whose} is watched; they are told")
+        }
+        K::SessionWatched { whose, told: false } => {
+            format!("the session of {whose} is watched; they are not told")
+        }
+        K::SessionJoined { whose, consented: true } => {
+            format!("the session of {whose} was joined, as they let them")
+        }
+        K::SessionJoined { whose, consented: false } => {
+            format!("the session of {whose} was joined, as the rules of the study let them")
+        }
+        K::SessionMessage { whose, text } => format!("said on the terminal of {whose}: {text}"),
+        K::SessionKilled { whose, reason } => format!("the session of {whose} was ended: {reason}"),
+        K::ModeratorLeft {} => "the second person of a moderated session left".to_owned(),
         K::SessionRecorded { events, duration_ms, outcome, .. } => {
             format!("session recorded: {events} events in {duration_ms} ms, {}", outcome.code())
         }

@@ -10,6 +10,7 @@ mod health;
 mod identity;
 mod recordings;
 mod records;
+mod sessions;
 mod trail;
 mod upload;
 
@@ -161,6 +162,10 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/studies/{study}/members", post(records::add_member))
         .route("/v1/studies/{study}/channels", post(records::set_channels).get(records::channels))
         .route("/v1/studies/{study}/recording", post(recordings::set_rule).get(recordings::rule))
+        .route("/v1/studies/{study}/supervision", post(sessions::set_rule).get(sessions::rule))
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/sessions/{session}/message", post(sessions::message))
+        .route("/v1/sessions/{session}/kill", post(sessions::kill))
         .route("/v1/recordings", get(recordings::list))
         .route("/v1/recordings/{session}", get(recordings::play))
         .route("/v1/datasets", post(records::create_dataset).get(records::datasets))

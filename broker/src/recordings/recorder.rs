@@ -222,6 +222,9 @@ impl Scribe {
                 let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
                 self.writer.resize(self.millis, small(size.cols), small(size.rows), &mut self.lines);
             }
+            Happening::Said(text) => {
+                self.writer.marker(self.millis, &format!("sekisho: {text}"), &mut self.lines);
+            }
             Happening::Input(_) | Happening::OutputEnded => {}
         }
         self.count(before);

@@ -1,41 +1,38 @@
 //! Everybody who follows a session beside the client that is in it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
+use super::stage::{Entered, Stage};
 use crate::happening::Happening;
 use crate::recordings::Recorder;
 
 /// Who follows one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Followers {
-    inward: AtomicU64,
-    outward: AtomicU64,
+    entered: Entered,
     recorder: Option<Recorder>,
 }
 
 impl Followers {
-    /// A recorder, or nobody.
-    pub(crate) fn new(recorder: Option<Recorder>) -> Followers {
-        Followers { recorder, ..Followers::default() }
+    /// Those who look on, and a recorder or nobody.
+    pub(crate) fn new(entered: Entered, recorder: Option<Recorder>) -> Followers {
+        Followers { entered, recorder }
     }
 
     /// Tells all of them, before the client or the workspace gets it. Waits while the recorder is
-    /// behind.
+    /// behind, and for nobody else.
     pub(crate) async fn tell(&self, happening: &Happening) {
-        match happening {
-            Happening::Output(data) | Happening::Error(data) => {
-                self.outward.fetch_add(data.len() as u64, Ordering::Relaxed);
-            }
-            Happening::Input(data) => {
-                self.inward.fetch_add(data.len() as u64, Ordering::Relaxed);
-            }
-            Happening::Resized(_) | Happening::OutputEnded => {}
-        }
+        self.entered.stage.tell(happening);
         if let Some(recorder) = &self.recorder
             && (recorder.order.input || !matches!(happening, Happening::Input(_)))
         {
             recorder.tell(happening).await;
         }
+    }
+
+    /// Where those look on who may.
+    pub(crate) fn stage(&self) -> &Arc<Stage> {
+        &self.entered.stage
     }
 
     /// Waits until the session cannot be recorded any further, though it should be: why, and whether
@@ -50,15 +47,5 @@ impl Followers {
     /// Nobody records any more; whoever did.
     pub(crate) fn take_recorder(&mut self) -> Option<Recorder> {
         self.recorder.take()
-    }
-
-    /// Bytes from the client to the workspace so far.
-    pub(crate) fn inward(&self) -> u64 {
-        self.inward.load(Ordering::Relaxed)
-    }
-
-    /// Bytes from the workspace to the client so far.
-    pub(crate) fn outward(&self) -> u64 {
-        self.outward.load(Ordering::Relaxed)
     }
 }

@@ -21,6 +21,8 @@ mod refusals;
 mod screen;
 mod session;
 pub mod sever;
+pub mod stage;
+mod supervise;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -46,6 +48,7 @@ pub use issued::IssuedBook;
 use rate::{Rate, Rates};
 use refusals::Refused;
 use sever::Knife;
+use stage::Stages;
 
 /// How long a client may take to prove who it is.
 const PROVE: Duration = Duration::from_secs(20);
@@ -72,6 +75,8 @@ pub struct Services {
     pub watch: Watch,
     /// What sessions looked like.
     pub recordings: Recordings,
+    /// Sessions that go on.
+    pub stages: Stages,
     /// Fires when the broker stops.
     pub stopping: CancellationToken,
     /// What must be finished before the process ends.

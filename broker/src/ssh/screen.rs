@@ -69,6 +69,7 @@ impl Screen {
             Happening::Output(data) => self.stdout(data).await,
             Happening::Error(data) => self.stderr(data).await,
             Happening::OutputEnded => self.eof().await,
+            Happening::Said(text) => self.say(&text).await,
             Happening::Input(_) | Happening::Resized(_) => Ok(()),
         }
     }

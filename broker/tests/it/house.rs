@@ -256,6 +256,27 @@ impl House {
         Person { dir, tls, port }
     }
 
+    /// Somebody else with a certificate for SSH and one for TLS, on a device beside another's.
+    pub fn beside(&self, other: &Person, name: &str) -> Person {
+        let dir = self.dir.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        let key = generate_key(&OsEntropy, name).unwrap();
+        let request = UserCertificateRequest {
+            person: PersonId::from_name(name).unwrap(),
+            public_key: key.public_key().clone(),
+            lifetime: Duration::from_secs(900),
+            source_addresses: Vec::new(),
+            pty: true,
+            port_forwarding: false,
+            force_command: None,
+        };
+        let cert = issue_user_certificate(&request, &self.ca.user, now(), &OsEntropy).unwrap();
+        broker::private::write(&dir.join("key"), key.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
+        std::fs::write(dir.join("cert.pub"), cert.to_openssh().unwrap()).unwrap();
+        std::fs::copy(other.dir.join("known_hosts"), dir.join("known_hosts")).unwrap();
+        Person { dir, tls: self.ca.leaf(format!("person/{name}").parse().unwrap()), port: other.port }
+    }
+
     async fn made(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.call(Some(&self.admin), "POST", path, body.to_string().as_bytes()).await;
         assert_eq!(status, 200, "{path}: {answer}");

@@ -2,6 +2,7 @@
 
 mod house;
 mod recordings;
+mod sessions;
 mod trail;
 
 use std::process::Stdio;

@@ -219,17 +219,20 @@ async fn what_was_left_open_is_sealed_as_interrupted() {
     let mut child =
         alice.ssh(&["-tt", "brca@127.0.0.1", "echo before; cat"]).stdin(Stdio::piped()).spawn().unwrap();
     let folder = house.dir.path().join("recordings");
-    let grown = || {
-        let files = std::fs::read_dir(&folder).unwrap().flatten();
-        files
-            .map(|f| f.path())
-            .find(|p| p.extension().is_some_and(|e| e == "open") && p.metadata().unwrap().len() > 420)
+    let open = || {
+        let mut files = std::fs::read_dir(&folder).unwrap().flatten().map(|file| file.path());
+        files.find(|path| path.extension().is_some_and(|extension| extension == "open"))
     };
+    // Its head is there at once, and what was shown a second later.
+    let mut first = None;
     let open = loop {
-        match grown() {
-            Some(path) => break path,
-            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        if let Some(path) = open() {
+            let size = path.metadata().unwrap().len();
+            if size > 200 && size > *first.get_or_insert(size) {
+                break path;
+            }
         }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     };
     // As it is at this instant, with half a chunk behind it, and the session still open.
     let mut torn = std::fs::read(&open).unwrap();

@@ -126,36 +126,10 @@ fn write_page(
     Ok(())
 }
 
-/// A position in a recording, as people write it; milliseconds.
-pub fn position(text: &str) -> Result<u64, String> {
-    let bad = || "write seconds, or minutes and seconds such as 1:30".to_owned();
-    let mut seconds = 0u64;
-    let parts: Vec<&str> = text.split(':').collect();
-    if parts.len() > 3 {
-        return Err(bad());
-    }
-    for part in parts {
-        let number: u32 = part.parse().map_err(|_| bad())?;
-        seconds = seconds * 60 + u64::from(number);
-    }
-    Ok(seconds * 1000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fault::Exit;
-
-    #[test]
-    fn positions_are_read_as_people_write_them() {
-        assert_eq!(
-            (position("90"), position("1:30"), position("1:00:01")),
-            (Ok(90_000), Ok(90_000), Ok(3_601_000))
-        );
-        for bad in ["", "1:", "-1", "1:2:3:4", "1.5"] {
-            assert!(position(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn sessions_are_named_with_or_without_their_prefix() {

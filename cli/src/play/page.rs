@@ -126,7 +126,8 @@ mod tests {
                 assert!(page.contains(&format!("'sha256-{}'", hash(script))));
                 assert!(!script.contains("</script"), "it would end early");
             }
-            assert!(!PLAYER_STYLE.contains("</style") && !PLAYER_STYLE.contains("http"));
+            assert!(!PLAYER_STYLE.contains("</style") && !PLAYER_STYLE.contains("@import"));
+            assert!(!PLAYER_STYLE.contains("url(http") && !PLAYER_STYLE.contains("url(//"));
         }
     }
 }

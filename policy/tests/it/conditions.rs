@@ -158,6 +158,7 @@ fn decisions_follow_the_conditions() {
             purposes,
             channels: policy::ChannelRules::default(),
             recording: policy::RecordingRule::default(),
+            supervision: policy::SupervisionRule::default(),
         });
         let facts = Facts { study, conditions: conditions(sets), ..facts() };
         let request = policy::Request { purpose: asked.map(purpose), ..read("alice", "brca", "wgs") };

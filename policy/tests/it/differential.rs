@@ -250,6 +250,7 @@ fn asked() -> impl Strategy<Value = (Request, Facts)> {
                 purposes,
                 channels,
                 recording: policy::RecordingRule { lead, ..policy::RecordingRule::default() },
+                supervision: policy::SupervisionRule::default(),
             }),
             conditions: conditions(sets),
             certificate,

@@ -66,6 +66,7 @@ pub fn facts() -> Facts {
             purposes: vec![purpose("HMB")],
             channels: ChannelRules::default(),
             recording: policy::RecordingRule::default(),
+            supervision: policy::SupervisionRule::default(),
         }),
         conditions: conditions(&[&["GRU"]]),
         certificate: CertificateRules {

@@ -1,7 +1,7 @@
 //! Studies, their members, datasets and grants.
 
 use model::{DatasetId, GrantId, PersonId, StudyId, Timestamp};
-use policy::{ChannelRules, Membership, RecordingRule};
+use policy::{ChannelRules, Membership, RecordingRule, SupervisionRule};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, ModelTrait, QueryFilter, QueryOrder};
 
 use super::{Store, bump, insert, update};
@@ -44,6 +44,15 @@ impl Store {
     /// Says how sessions of a study are recorded; the policy epoch after it.
     pub async fn set_recording(&self, id: &StudyId, recording: RecordingRule) -> Result<u64, StoreError> {
         self.change_study(id, |study| Ok(Study { recording, ..study })).await
+    }
+
+    /// Says how sessions of a study are supervised; the policy epoch after it.
+    pub async fn set_supervision(
+        &self,
+        id: &StudyId,
+        supervision: SupervisionRule,
+    ) -> Result<u64, StoreError> {
+        self.change_study(id, |study| Ok(Study { supervision, ..study })).await
     }
 
     /// Closes a study, for good; the policy epoch after it.
@@ -249,6 +258,7 @@ fn study_row(study: &Study) -> Result<study::Model, StoreError> {
         closed_at,
         channels: text::json(&study.channels.names())?,
         recording: text::json(&study.recording)?,
+        supervision: text::json(&study.supervision)?,
     })
 }
 
@@ -263,6 +273,7 @@ fn study_record(row: study::Model) -> Result<Study, StoreError> {
     Ok(Study {
         id: text::id(what, &row.id)?,
         recording: text::from_json(what, &row.recording)?,
+        supervision: text::from_json(what, &row.supervision)?,
         purposes: text::from_json(what, &row.purposes)?,
         until: text::at(row.until),
         title: row.title,

@@ -77,6 +77,7 @@ fn study(name: &str) -> Study {
         state: StudyState::Active,
         channels: policy::ChannelRules::default(),
         recording: policy::RecordingRule::default(),
+        supervision: policy::SupervisionRule::default(),
     }
 }
 
@@ -241,6 +242,9 @@ async fn studies_and_members(store: Store) {
 
     let rule = RecordingRule { mode: RecordingMode::BestEffort, input: true, ..RecordingRule::default() };
     store.set_recording(&id, rule).await.unwrap();
+    let watched = policy::SupervisionRule { moderated: true, ..policy::SupervisionRule::default() };
+    store.set_supervision(&id, watched).await.unwrap();
+    assert_eq!(store.study(&id).await.unwrap().unwrap().supervision, watched);
     assert_eq!(store.study(&id).await.unwrap().unwrap().recording, rule);
 
     store.set_study_until(&id, at(2_000)).await.unwrap();
@@ -423,6 +427,7 @@ async fn the_epoch_grows_with_whatever_policy_depends_on(store: Store) {
         store.revoke_grant(&grant("g1", "brca", "wgs").id, at(9), &alice, "x"),
         store.lock_person(&alice, at(9), &alice, "x"), store.unlock_person(&alice),
         store.set_recording(&brca, RecordingRule::default()),
+        store.set_supervision(&brca, policy::SupervisionRule::default()),
         store.set_roles(&alice, &[]), store.set_study_until(&brca, at(9)),
         store.remove_member(&member("alice", "brca")), store.close_study(&brca, at(9)),
     }

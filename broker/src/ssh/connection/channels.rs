@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use gate::Wanted;
+use gate::{Entry, Wanted};
 use policy::command::{Transfer, transfer};
 use policy::{CertificateRules, Channel as Kind};
 use russh::server::{ChannelOpenHandle, Handle, Msg, Session};
@@ -15,6 +15,7 @@ use super::{Connection, RECORDED_REFUSALS};
 use crate::ssh::input::InputBuffer;
 use crate::ssh::screen::Screen;
 use crate::ssh::session::{self, Line, Wish};
+use crate::ssh::supervise::{self, Visit};
 
 /// Channels in one connection. A browser opens some for each page, an editor one for each task.
 const CHANNELS: usize = 64;
@@ -51,7 +52,7 @@ pub(super) enum Asked {
 
 impl Connection {
     pub(super) async fn open_session(&mut self, channel: Channel<Msg>, reply: ChannelOpenHandle) {
-        if !matches!(self.standing, Standing::Admitted { .. }) {
+        if !matches!(self.standing, Standing::Admitted { .. } | Standing::Visitor { .. }) {
             return;
         }
         if self.is_full() {
@@ -121,6 +122,10 @@ impl Connection {
         asked: Asked,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
+        if let Standing::Visitor { entry, visit } = &self.standing {
+            let (entry, visit) = (entry.clone(), visit.clone());
+            return self.visit(channel, &asked, entry, visit, session);
+        }
         let Standing::Admitted { entry, study, principal } = &self.standing else {
             return session.channel_failure(channel);
         };
@@ -161,6 +166,30 @@ impl Connection {
             notes: setup.notes,
         };
         self.run(wish, screen, input, session.handle());
+        Ok(())
+    }
+
+    /// Lets a visitor look, if that is all they ask for.
+    fn visit(
+        &mut self,
+        channel: ChannelId,
+        asked: &Asked,
+        entry: Entry,
+        visit: Visit,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        if !matches!(asked, Asked::Shell) || !matches!(self.channels.get(&channel), Some(State::Waiting(_))) {
+            return session.channel_failure(channel);
+        }
+        let input = Arc::new(InputBuffer::default());
+        let Some(State::Waiting(setup)) = self.channels.insert(channel, State::Running(Arc::clone(&input)))
+        else {
+            return session.channel_failure(channel);
+        };
+        session.channel_success(channel)?;
+        let screen = Screen::new(setup.write, session.handle(), setup.pty.is_some());
+        let services = Arc::clone(&self.services);
+        self.services.tasks.spawn(supervise::run(services, entry, visit, setup.pty, screen, input));
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use russh::{Disconnect, MethodKind, MethodSet};
 
 use super::{Connection, FAREWELL, RECORDED_REFUSALS};
 use crate::ssh::refusals::{Refused, certificate_refused};
+use crate::ssh::supervise::Visit;
 
 /// How far somebody has come.
 pub(super) enum Standing {
@@ -18,6 +19,8 @@ pub(super) enum Standing {
     Condemned { reason: String },
     /// In.
     Admitted { entry: Entry, study: StudyId, principal: Box<Principal> },
+    /// In, to look at somebody else's session.
+    Visitor { entry: Entry, visit: Visit },
 }
 
 impl Connection {
@@ -70,19 +73,25 @@ impl Connection {
         let now = self.services.gate.now();
         let checked = certs::check_user_certificate(cert, &trust, now, Some(self.peer.ip()));
         let refused = match checked {
-            Ok(principal) => match StudyId::from_name(user) {
-                Ok(study) => {
-                    let entry = Entry {
-                        person: principal.person.clone(),
-                        peer: Some(self.peer),
-                        via: Via::Ssh,
-                        key_fingerprint: principal.key_fingerprint.clone(),
-                    };
+            Ok(principal) => {
+                let entry = Entry {
+                    person: principal.person.clone(),
+                    peer: Some(self.peer),
+                    via: Via::Ssh,
+                    key_fingerprint: principal.key_fingerprint.clone(),
+                };
+                if let Ok(study) = StudyId::from_name(user) {
                     self.standing = Standing::Admitted { entry, study, principal: Box::new(principal) };
                     return Auth::Accept;
                 }
-                Err(_) => Refused::no_study(user, &principal),
-            },
+                // What a certificate forces, it forces here too: and this is no command.
+                let forced = principal.permits.force_command.is_some();
+                if let Some(visit) = Visit::parse(user).filter(|_| !forced) {
+                    self.standing = Standing::Visitor { entry, visit };
+                    return Auth::Accept;
+                }
+                Refused::no_study(user, &principal)
+            }
             Err(refusal) => certificate_refused(cert, &refusal),
         };
         let reason = refused.reason.clone();
@@ -107,7 +116,7 @@ impl Connection {
 
     pub(super) fn admitted(&mut self, session: &mut Session) -> Result<(), russh::Error> {
         self.proved.cancel();
-        if let Standing::Admitted { .. } = &self.standing
+        if let Standing::Admitted { .. } | Standing::Visitor { .. } = &self.standing
             && let Err(full) = self.pass.establish()
         {
             self.standing = Standing::Condemned { reason: full.to_string() };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use audit::{EventKind, RecordingMode};
 use bytes::Bytes;
 use gate::{OpenSession, Permit};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use wire::broker::{SessionReceiver, SessionSender, SessionStream};
 use wire::message::{SessionInput, SessionOutput};
@@ -27,6 +28,8 @@ pub(super) struct Carried<'a> {
     pub(super) permit: &'a Permit<OpenSession>,
     pub(super) followers: &'a Followers,
     pub(super) files: Option<&'a Files>,
+    /// What others say to the person.
+    pub(super) words: &'a tokio::sync::Mutex<mpsc::Receiver<String>>,
 }
 
 impl Carried<'_> {
@@ -40,6 +43,8 @@ impl Carried<'_> {
                 cause = self.permit.ended() => End::PermitEnded(cause),
                 () = self.services.stopping.cancelled() => End::Stopping,
                 end = self.unrecorded() => end,
+                end = self.left_alone() => end,
+                end = self.spoken_to() => end,
                 end = self.outward(receiver) => end,
                 end = self.inward(sender, input) => end,
             }
@@ -53,6 +58,7 @@ impl Carried<'_> {
     async fn inward(&self, sender: &mut SessionSender, input: &InputBuffer) -> End {
         loop {
             let sent = match input.next().await {
+                Input::Data(data) if self.followers.stage().answer(&data) => continue,
                 Input::Data(data) => {
                     self.followers.tell(&Happening::Input(data.clone())).await;
                     match self.files {
@@ -136,6 +142,29 @@ impl Carried<'_> {
         }
         let text = "This session can no longer be recorded. It goes on, and that is on record.";
         self.screen.say(text).await.ok();
+        std::future::pending().await
+    }
+
+    /// Waits until the second person has left whom the session takes.
+    async fn left_alone(&self) -> End {
+        if !self.permit.action().moderated {
+            std::future::pending::<()>().await;
+        }
+        self.followers.stage().attended(false).await;
+        match self.services.gate.moderator_left(self.permit).await {
+            Ok(cause) => End::PermitEnded(cause),
+            Err(refusal) => End::Aborted(refusal.message),
+        }
+    }
+
+    /// Passes on what others say to the person.
+    async fn spoken_to(&self) -> End {
+        let mut words = self.words.lock().await;
+        while let Some(text) = words.recv().await {
+            if self.show(Happening::Said(text)).await == Err(Gone) {
+                return End::ClientGone;
+            }
+        }
         std::future::pending().await
     }
 

@@ -17,9 +17,9 @@ use crate::ssh::screen::{Gone, Screen};
 use crate::ssh::sever::Knife;
 
 /// Exit status of a refusal (`EX_NOPERM`).
-pub(super) const NOT_PERMITTED: u8 = 77;
+pub(crate) const NOT_PERMITTED: u8 = 77;
 /// Exit status when something needed does not answer (`EX_UNAVAILABLE`).
-pub(super) const UNAVAILABLE: u8 = 69;
+pub(crate) const UNAVAILABLE: u8 = 69;
 /// Exit status when the broker goes away for a while (`EX_TEMPFAIL`).
 pub(super) const TRY_LATER: u8 = 75;
 
@@ -86,7 +86,8 @@ pub(super) async fn finish(
     mut followers: Followers,
 ) -> Result<(), Gone> {
     let (exit, ended) = told(&end);
-    let outcome = Outcome { exit, ended, bytes_in: followers.inward(), bytes_out: followers.outward() };
+    let (bytes_in, bytes_out) = followers.stage().bytes();
+    let outcome = Outcome { exit, ended, bytes_in, bytes_out };
     let session = permit.action().session.clone();
     let status = match &end {
         End::Exited(Exited::Code(code)) => Some(i32::from(*code)),

@@ -10,7 +10,7 @@ mod end;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit::{Event, EventKind};
+use audit::{Event, EventKind, RecordingMode};
 use gate::{Entry, OpenSession, Permit, Refusal, RefusalKind, SessionRequest, Wanted};
 use model::{AgentId, StudyId};
 use policy::CertificateRules;
@@ -25,13 +25,18 @@ use super::followers::Followers;
 use super::input::InputBuffer;
 use super::rate::TooOften;
 use super::screen::{Gone, Screen};
+use super::stage::{Bill, Stage, size_of};
 use crate::recordings::{Recorder, Sheet};
 use carry::{Carried, degraded};
 pub(crate) use end::Line;
-use end::{End, NOT_PERMITTED, TRY_LATER, UNAVAILABLE, finish};
+use end::{End, TRY_LATER, finish};
+pub(crate) use end::{NOT_PERMITTED, UNAVAILABLE};
 
 /// How long an agent may take to start a workspace.
 const START: Duration = Duration::from_secs(60);
+
+/// How long a session waits for the second person that it takes.
+const COMPANY: Duration = Duration::from_secs(600);
 
 /// What a client asks for.
 #[derive(Debug)]
@@ -70,7 +75,7 @@ async fn serve(
     services: &Services,
     wish: Wish,
     screen: &Screen,
-    input: &InputBuffer,
+    input: &Arc<InputBuffer>,
     line: &Line,
 ) -> Result<(), Gone> {
     for note in &wish.notes {
@@ -113,17 +118,28 @@ async fn serve(
         Ok(recorder) => (recorder, None),
         Err(end) => (None, Some(end)),
     };
-    let followers = Followers::new(recorder);
+    let (entered, words) = services.stages.enter(bill(services, &permit, &wish), Arc::clone(input));
+    let words = tokio::sync::Mutex::new(words);
+    let followers = Followers::new(entered, recorder);
     let files = (wish.wanted == Wanted::Sftp).then(|| Files::new(permit.action()));
     let started = match unrecorded {
         Some(end) => Err(NotStarted::End(end)),
-        None => start(services, &link, &permit, &wish, input).await,
+        None => match attended(services, &permit, followers.stage(), screen, input).await {
+            Ok(()) => start(services, &link, &permit, &wish, input).await,
+            Err(end) => Err(NotStarted::End(end)),
+        },
     };
     let (end, refused) = match started {
         Ok(stream) => {
             screen.opened().await;
-            let carried =
-                Carried { services, screen, permit: &permit, followers: &followers, files: files.as_ref() };
+            let carried = Carried {
+                services,
+                screen,
+                permit: &permit,
+                followers: &followers,
+                files: files.as_ref(),
+                words: &words,
+            };
             (carried.carry(stream, input).await, None)
         }
         Err(NotStarted::Refused { code, message }) => (End::Aborted(code), Some(message)),
@@ -163,6 +179,58 @@ async fn refuse(screen: &Screen, refusal: &Refusal) -> Result<(), Gone> {
     screen.fail(&refusal.message, status).await
 }
 
+/// What those see of a session who may look on.
+fn bill(services: &Services, permit: &Permit<OpenSession>, wish: &Wish) -> Bill {
+    let access = permit.action();
+    Bill {
+        session: access.session.clone(),
+        person: access.person.clone(),
+        study: access.study.clone(),
+        since: services.gate.now(),
+        what: match &wish.wanted {
+            Wanted::Shell => "shell".to_owned(),
+            Wanted::Exec(line) => line.clone(),
+            Wanted::Sftp => "sftp".to_owned(),
+            Wanted::Forward(port) => format!("port {port}"),
+        },
+        terminal: wish.pty.as_ref().map(size_of),
+        recorded: match access.recording {
+            None => RecordingMode::Off,
+            Some(order) if order.strict => RecordingMode::Strict,
+            Some(_) => RecordingMode::BestEffort,
+        },
+    }
+}
+
+/// Waits for the second person, if the session takes one.
+async fn attended(
+    services: &Services,
+    permit: &Permit<OpenSession>,
+    stage: &Arc<Stage>,
+    screen: &Screen,
+    input: &InputBuffer,
+) -> Result<(), End> {
+    if !permit.action().moderated {
+        return Ok(());
+    }
+    let session = &permit.action().session;
+    let text = format!(
+        "Sessions of this study start when a second person is there. Ask somebody who may watch to run: sekisho sessions watch {}",
+        session.name()
+    );
+    screen.say(&text).await.map_err(|Gone| End::ClientGone)?;
+    stage.set_waiting(true);
+    let came = tokio::select! {
+        () = stage.attended(true) => Ok(()),
+        cause = permit.ended() => Err(End::PermitEnded(cause)),
+        () = input.closed() => Err(End::ClientGone),
+        () = services.stopping.cancelled() => Err(End::Stopping),
+        () = tokio::time::sleep(COMPANY) => Err(End::Aborted("no second person came in time".to_owned())),
+    };
+    stage.set_waiting(false);
+    came
+}
+
 /// Begins the recording of a session, if it is to be recorded.
 async fn record(
     services: &Services,
@@ -171,11 +239,8 @@ async fn record(
 ) -> Result<Option<Recorder>, End> {
     let access = permit.action();
     let Some(order) = access.recording else { return Ok(None) };
-    let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX).max(1);
-    let (cols, rows, term) = match &wish.pty {
-        Some(pty) => (small(pty.cols), small(pty.rows), Some(pty.term.clone())),
-        None => (80, 24, None),
-    };
+    let (cols, rows) = wish.pty.as_ref().map_or((80, 24), size_of);
+    let term = wish.pty.as_ref().map(|pty| pty.term.clone());
     let sheet = Sheet {
         session: access.session.clone(),
         begun: services.gate.now(),
