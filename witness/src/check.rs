@@ -118,17 +118,23 @@ impl Source<'_> {
                 let (last, note, proof) = reader.consistency(old)?;
                 Ok((last.size, note, proof))
             }
-            Source::Running(log) => {
+            Source::Running(log) => loop {
                 let note = log.checkpoint();
                 let size = Checkpoint::parse_unverified(note.as_bytes())?.size;
                 if old > size {
                     return Ok((size, note, Vec::new()));
                 }
-                let log = log.clone();
-                let proof = tokio::task::spawn_blocking(move || log.consistency_proof(old, size)).await;
+                let proving = log.clone();
+                let proof = tokio::task::spawn_blocking(move || proving.consistency_proof(old, size)).await;
                 let broke_off = |e| ReadError::Io { path: "tile".into(), source: std::io::Error::other(e) };
-                Ok((size, note, proof.map_err(broke_off)??))
-            }
+                match proof.map_err(broke_off)? {
+                    // Partial tiles of a checkpoint go away some time after the next.
+                    Err(ReadError::Io { source, .. })
+                        if source.kind() == std::io::ErrorKind::NotFound && log.checkpoint_size() != size => {
+                    }
+                    proof => return Ok((size, note, proof?)),
+                }
+            },
         }
     }
 }
@@ -168,4 +174,50 @@ pub(crate) async fn check(client: &Client, known: u64, source: Source<'_>) -> Re
         }
     }
     Err(CheckError::Split { witness: witness(), reason: said })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use audit::{Event, EventKind, LogKey, Options, verify_consistency};
+    use model::{ManualClock, SeededEntropy, Timestamp};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_log_that_grows_while_it_is_looked_at_is_no_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Timestamp::from_secs(1_790_000_000);
+        let key = LogKey::generate("sekisho.test/audit", &SeededEntropy::new(1)).unwrap();
+        let mut options = Options::default();
+        options.checkpoint_every = Duration::ZERO;
+        let log = Log::open(dir.path(), key, Arc::new(ManualClock::at(now)), options).unwrap();
+        let growing = tokio::spawn({
+            let log = log.clone();
+            async move {
+                for i in 0..1_500 {
+                    let kind = EventKind::Stopped { process: "p".to_owned(), reason: format!("{i}") };
+                    log.append(&Event::new(now, kind)).await.unwrap();
+                }
+            }
+        });
+        let mut last = None::<Checkpoint>;
+        let mut seen = 0;
+        while !growing.is_finished() {
+            let old = last.as_ref().map_or(0, |last| last.size);
+            let (size, note, proof) = Source::Running(&log).continued(old).await.unwrap();
+            let new = Checkpoint::parse_unverified(note.as_bytes()).unwrap();
+            assert_eq!(new.size, size);
+            if let Some(last) = &last {
+                assert!(verify_consistency(last.size, &last.root, size, &new.root, &proof));
+                seen += usize::from(size > last.size);
+            }
+            last = Some(new);
+        }
+        assert!(seen > 50, "{seen}");
+        growing.await.unwrap();
+        log.close().await;
+    }
 }
