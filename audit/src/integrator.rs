@@ -1,102 +1,160 @@
 //! The thread that publishes what is durable: bundles, tiles, and a checkpoint over them.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::disk::{Prepared, make_dirs, sync_dir, write_whole};
+use crate::disk::{Prepared, make_dirs_unsynced, sync_dir, sync_together};
 use crate::locks::{lock, wait};
 use crate::shared::{Published, Shared};
 use crate::tiles::{Kind, Tile, push_entry};
 use crate::tree::{Edge, WIDTH, leaf_hash};
+use crate::wal::Segment;
 
 /// How many entries are held in memory at once.
 const CHUNK: usize = 512;
 
+/// How often what is durable is looked at while a checkpoint over it is due: what is done bit by bit
+/// holds up the write-ahead log less than all of it at once.
+const STEP: Duration = Duration::from_millis(20);
+
 pub(crate) struct Integrator {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) every: Duration,
-    pub(crate) edge: Edge,
+    shared: Arc<Shared>,
+    every: Duration,
+    edge: Edge,
     /// The bytes of the bundle that is not full yet.
-    pub(crate) bundle: Vec<u8>,
+    bundle: Vec<u8>,
     /// The partial files of the last checkpoint and of the one before it. Readers may be at either.
-    pub(crate) partials: [BTreeSet<PathBuf>; 2],
+    partials: [BTreeSet<PathBuf>; 2],
+    files: Files,
+}
+
+/// When the integrator was woken.
+struct Moment {
+    /// How many entries are durable.
+    target: u64,
+    /// Whether a checkpoint is due.
+    due: bool,
+    /// Whether it is the last.
+    stop: bool,
 }
 
 impl Integrator {
+    /// Goes on from where the last checkpoint left the tree, with the partial files of it.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        every: Duration,
+        edge: Edge,
+        bundle: Vec<u8>,
+        partials: BTreeSet<PathBuf>,
+    ) -> Integrator {
+        let files = Files { dir: shared.dir.clone(), unsynced: Vec::new(), dirs: BTreeSet::new() };
+        Integrator { shared, every, edge, bundle, partials: [partials, BTreeSet::new()], files }
+    }
+
     /// Runs until it is told to stop, and then publishes what is left.
     pub(crate) fn run(mut self) {
         loop {
-            let (target, stop) = self.next_target();
-            if self.edge.size() < target
-                && let Err(cause) = self.publish(target)
-            {
+            match self.round() {
+                Ok(false) => {}
+                Ok(true) => return,
                 // Without checkpoints the log proves nothing any more, so it takes nothing more.
-                self.shared.fail_and_tell(cause);
-                return;
-            }
-            if stop {
-                return;
+                Err(cause) => return self.shared.fail_and_tell(cause),
             }
         }
     }
 
-    /// Waits for entries, and then for more of them until a checkpoint is due.
-    fn next_target(&self) -> (u64, bool) {
+    /// From the first entry that waits to the checkpoint over it. True if it was the last.
+    fn round(&mut self) -> io::Result<bool> {
+        let published = self.edge.size();
+        let mut due = None;
+        loop {
+            let moment = self.wait(due);
+            due.get_or_insert_with(|| Instant::now() + self.every);
+            self.integrate(moment.target)?;
+            if moment.due {
+                if self.edge.size() > published {
+                    self.publish()?;
+                }
+                return Ok(moment.stop);
+            }
+        }
+    }
+
+    /// Waits for a first entry, or for more of them until a checkpoint is due.
+    fn wait(&self, due: Option<Instant>) -> Moment {
         let shared = &*self.shared;
         let mut work = lock(&shared.work);
-        while work.target <= self.edge.size() && !work.stop {
-            work.idle = true;
-            work = wait(&shared.wake, work);
+        let mut over = false;
+        match due {
+            None => {
+                while work.target <= self.edge.size() && !work.stop {
+                    work.idle = true;
+                    work = wait(&shared.wake, work);
+                }
+                work.idle = false;
+            }
+            Some(due) => {
+                let step = Instant::now() + STEP;
+                while !work.stop && !work.hurry {
+                    let now = Instant::now();
+                    over = now >= due;
+                    let left = step.min(due).saturating_duration_since(now);
+                    if left.is_zero() {
+                        break;
+                    }
+                    let waited = shared.wake.wait_timeout(work, left);
+                    work = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+                }
+            }
         }
-        work.idle = false;
-        let due = Instant::now() + self.every;
-        while !work.stop && !work.hurry {
-            let Some(left) = due.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else {
-                break;
-            };
-            let waited = shared.wake.wait_timeout(work, left);
-            work = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
-        }
-        work.hurry = false;
-        (work.target, work.stop)
+        let hurry = std::mem::take(&mut work.hurry);
+        Moment { target: work.target, due: over || hurry || work.stop, stop: work.stop }
     }
 
-    fn publish(&mut self, target: u64) -> io::Result<()> {
-        let mut files = Files { dir: &self.shared.dir, unsynced: Vec::new(), synced: BTreeSet::new() };
-        while self.edge.size() < target {
-            let room = usize::try_from(target - self.edge.size()).map_or(CHUNK, |left| left.min(CHUNK));
-            let entries = self.shared.read(self.edge.size(), room).map_err(io::Error::other)?;
+    /// Takes up entries until the tree has `target`. Full bundles and tiles are written and not synced.
+    fn integrate(&mut self, target: u64) -> io::Result<()> {
+        let Integrator { shared, edge, bundle, files, .. } = self;
+        while edge.size() < target {
+            let room = usize::try_from(target - edge.size()).map_or(CHUNK, |left| left.min(CHUNK));
+            let entries = shared.read(edge.size(), room).map_err(io::Error::other)?;
             if entries.is_empty() {
                 return Err(io::Error::other("entries that were written are not in the write-ahead log"));
             }
             for (_, entry) in entries {
-                push_entry(&mut self.bundle, &entry);
-                self.edge.push(leaf_hash(&entry), |level, n, hashes| {
+                push_entry(bundle, &entry);
+                edge.push(leaf_hash(&entry), |level, n, hashes| {
                     if hashes.len() < WIDTH {
                         return Ok(());
                     }
                     let kind = Kind::Level(level as u8);
                     files.write(Tile { kind, n, width: WIDTH as u16 }, hashes.as_flattened())
                 })?;
-                if self.edge.size().is_multiple_of(WIDTH as u64) {
-                    let n = self.edge.size() / WIDTH as u64 - 1;
-                    files.write(Tile { kind: Kind::Entries, n, width: WIDTH as u16 }, &self.bundle)?;
-                    self.bundle.clear();
+                if edge.size().is_multiple_of(WIDTH as u64) {
+                    let n = edge.size() / WIDTH as u64 - 1;
+                    files.write(Tile { kind: Kind::Entries, n, width: WIDTH as u16 }, bundle)?;
+                    bundle.clear();
                 }
             }
         }
-        let current = self.write_partials(&mut files)?;
-        files.sync()?;
-        self.sign()?;
+        Ok(())
+    }
+
+    /// Makes everything up to here durable and puts a checkpoint over it.
+    fn publish(&mut self) -> io::Result<()> {
+        let current = self.write_partials()?;
+        let (shared, size) = (&*self.shared, self.edge.size());
+        let note = shared.key.sign(size, &self.edge.root());
+        self.files.sync(note.as_bytes())?;
+        *lock(&shared.published) = Published { size, note, at: shared.clock.now() };
         self.forget(current);
         Ok(())
     }
 
-    fn write_partials(&self, files: &mut Files<'_>) -> io::Result<BTreeSet<PathBuf>> {
+    fn write_partials(&mut self) -> io::Result<BTreeSet<PathBuf>> {
         let size = self.edge.size();
         let mut current = BTreeSet::new();
         let levels = self.edge.levels().iter().enumerate();
@@ -107,20 +165,11 @@ impl Integrator {
             let Some(tile) = Tile::at(kind, n, size) else { continue };
             let path = tile.path();
             if !self.partials[0].contains(&path) {
-                files.write(tile, bytes)?;
+                self.files.write(tile, bytes)?;
             }
             current.insert(path);
         }
         Ok(current)
-    }
-
-    fn sign(&self) -> io::Result<()> {
-        let shared = &*self.shared;
-        let note = shared.key.sign(self.edge.size(), &self.edge.root());
-        write_whole(&shared.dir.join("checkpoint"), note.as_bytes())?;
-        sync_dir(&shared.dir)?;
-        *lock(&shared.published) = Published { size: self.edge.size(), note, at: shared.clock.now() };
-        Ok(())
     }
 
     /// Takes away what the checkpoint has made superfluous. That this fails does no harm.
@@ -133,44 +182,58 @@ impl Integrator {
             let _ = path.parent().map(fs::remove_dir);
         }
         self.partials = [current, last];
-        let mut segments = lock(&self.shared.segments);
-        while segments.len() > 1 && segments[0].next <= self.edge.size() {
-            let _ = fs::remove_file(&segments[0].path);
-            segments.pop_front();
+        // Freeing a file takes its time, and the writer must not wait for it.
+        while let Some(segment) = self.superfluous_segment() {
+            let _ = fs::remove_file(&segment.path);
+            drop(segment);
+            self.shared.dropped.notify_all();
         }
-        self.shared.dropped.notify_all();
+    }
+
+    fn superfluous_segment(&self) -> Option<Segment> {
+        let mut segments = lock(&self.shared.segments);
+        let superfluous = segments.len() > 1 && segments[0].next <= self.edge.size();
+        if superfluous { segments.pop_front() } else { None }
     }
 }
 
-/// How many files may be written before they are synced. Synced together, most of them find that the
-/// file system has done the work for the first already.
+/// How many files may be written before they are synced.
 const TOGETHER: usize = 128;
 
 /// Files being written, and the folders whose names must be made durable afterwards.
-struct Files<'a> {
-    dir: &'a Path,
+struct Files {
+    dir: PathBuf,
     unsynced: Vec<Prepared>,
-    synced: BTreeSet<PathBuf>,
+    dirs: BTreeSet<PathBuf>,
 }
 
-impl Files<'_> {
+impl Files {
     fn write(&mut self, tile: Tile, bytes: &[u8]) -> io::Result<()> {
         let path = self.dir.join(tile.path());
         let Some(parent) = path.parent() else { return Ok(()) };
-        if !self.synced.contains(parent) {
-            make_dirs(parent)?;
-            self.synced.insert(parent.to_owned());
+        if !self.dirs.contains(parent) {
+            make_dirs_unsynced(parent, &mut self.dirs)?;
+            self.dirs.insert(parent.to_owned());
         }
         self.unsynced.push(Prepared::write(path, bytes)?);
-        if self.unsynced.len() == TOGETHER { self.settle() } else { Ok(()) }
+        if self.unsynced.len() == TOGETHER { self.settle(None) } else { Ok(()) }
     }
 
-    fn settle(&mut self) -> io::Result<()> {
-        self.unsynced.drain(..).try_for_each(Prepared::settle)
+    /// Makes what was written durable, together with a file that gets its name later.
+    fn settle(&mut self, more: Option<&Prepared>) -> io::Result<()> {
+        let files: Vec<&File> = self.unsynced.iter().chain(more).map(Prepared::file).collect();
+        sync_together(&files)?;
+        self.unsynced.drain(..).try_for_each(Prepared::place)
     }
 
-    fn sync(mut self) -> io::Result<()> {
-        self.settle()?;
-        self.synced.iter().try_for_each(|dir| sync_dir(dir))
+    /// Makes everything durable, and then puts the checkpoint over it in the place of the last one.
+    fn sync(&mut self, note: &[u8]) -> io::Result<()> {
+        let checkpoint = Prepared::write(self.dir.join("checkpoint"), note)?;
+        self.settle(Some(&checkpoint))?;
+        let dirs: Vec<File> = self.dirs.iter().map(File::open).collect::<io::Result<_>>()?;
+        self.dirs.clear();
+        sync_together(&dirs.iter().collect::<Vec<_>>())?;
+        checkpoint.place()?;
+        sync_dir(&self.dir)
     }
 }

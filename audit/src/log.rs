@@ -76,8 +76,7 @@ impl Log {
             _lock: lock,
         });
         let every = options.checkpoint_every;
-        let partials = [partials, Default::default()];
-        let integrator = Integrator { shared: Arc::clone(&shared), every, edge, bundle, partials };
+        let integrator = Integrator::new(Arc::clone(&shared), every, edge, bundle, partials);
         let mut writer = Writer {
             shared: Arc::clone(&shared),
             opener,

@@ -212,6 +212,54 @@ async fn storage_that_fails_closes_the_door_and_loses_nothing_acknowledged() {
     }
 }
 
+#[tokio::test]
+async fn a_segment_that_cannot_be_begun_leaves_the_reserve_of_the_one_before() {
+    for how in [Fault::NotWritten, Fault::HalfWritten, Fault::WrittenButReportedFailed] {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = std::sync::atomic::AtomicUsize::new(0);
+        let opener: Opener = Box::new(move |path| {
+            let file = open_file(path)?;
+            let first = opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+            Ok(if first { file } else { Box::new(Failing { file, writes_left: 0, how }) })
+        });
+        let log = Log::open_with(dir.path(), key(), clock(), fast(), opener).unwrap();
+        let mut taken = 0;
+        while log.append_entry(vec![b'x'; 500], false).await.is_ok() {
+            taken += 1;
+        }
+        assert!((10..17).contains(&taken), "{taken} entries in a segment of 8 KiB");
+        // Behind the word that the log has stopped.
+        assert_eq!(log.append_entry(b"closing".to_vec(), true).await.unwrap(), taken + 1);
+        log.close().await;
+        let wal = fs::read_dir(dir.path().join("wal")).unwrap().count();
+        assert_eq!(wal, 1, "what was begun is gone");
+
+        let log = open(dir.path());
+        let there = log.read(0, 100).unwrap();
+        assert_eq!(there.len() as u64, taken + 2);
+        assert!(String::from_utf8_lossy(&there[taken as usize].1).contains("log_stopped"));
+        log.close().await;
+        crate::verify_dir(dir.path(), key().public()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_segment_that_never_got_its_name_means_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    fill(&log, 10).await;
+    log.close().await;
+    let batch = crate::wal::encode_batch(10, [&b"never acknowledged"[..]].into_iter());
+    let begun = [crate::wal::segment_header(10), batch].concat();
+    fs::write(dir.path().join("wal/taken.tmp"), begun).unwrap();
+    let log = open(dir.path());
+    assert_eq!(log.durable_size(), 10);
+    fill(&log, 1).await;
+    assert!(!dir.path().join("wal/taken.tmp").exists());
+    log.close().await;
+    assert_eq!(crate::verify_dir(dir.path(), key().public()).unwrap().entries, 11);
+}
+
 /// A disk that takes its time to sync and counts how often it had to.
 struct Slow {
     file: Box<dyn Storage>,

@@ -145,14 +145,15 @@ pub(crate) enum Tail {
 impl Segment {
     /// Makes a new, empty segment of the file at `spare`, durable under its name.
     pub(crate) fn create(dir: &Path, first: u64, spare: &Path) -> io::Result<Segment> {
-        let path = dir.join(format!("{first:016}.wal"));
-        let mut header = SEGMENT_MAGIC.to_vec();
-        header.extend_from_slice(&first.to_le_bytes());
-        let check = check(&[&header]);
-        header.extend_from_slice(&check);
         let file = File::options().write(true).open(spare)?;
-        file.write_all_at(&header, 0)?;
+        file.write_all_at(&segment_header(first), 0)?;
         file.sync_data()?;
+        Segment::place(dir, first, spare)
+    }
+
+    /// Gives the file at `spare`, which begins with its header, its name, durably.
+    pub(crate) fn place(dir: &Path, first: u64, spare: &Path) -> io::Result<Segment> {
+        let path = dir.join(format!("{first:016}.wal"));
         fs::rename(spare, &path)?;
         let opened = sync_dir(dir).and_then(|()| File::open(&path));
         let file = Arc::new(opened.inspect_err(|_| drop(fs::remove_file(&path)))?);
@@ -238,6 +239,15 @@ pub(crate) fn read_batch(place: Place, file: &File, path: &Path) -> Result<(Batc
 /// The segments in `dir`, in order.
 pub(crate) fn segments_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(crate::disk::files_under(dir)?.into_iter().filter(|p| !is_temporary(p)).collect())
+}
+
+/// What a segment whose first entry has this index begins with.
+pub(crate) fn segment_header(first: u64) -> Vec<u8> {
+    let mut header = SEGMENT_MAGIC.to_vec();
+    header.extend_from_slice(&first.to_le_bytes());
+    let check = check(&[&header]);
+    header.extend_from_slice(&check);
+    header
 }
 
 fn segment_first(bytes: &[u8]) -> Option<u64> {

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::disk::Storage;
 use crate::locks::{lock, wait};
 use crate::shared::{Message, Shared};
-use crate::wal::{BATCH_BODY_MAX, ENTRY_MAX, Segment, encode_batch};
+use crate::wal::{BATCH_BODY_MAX, ENTRY_MAX, Segment, encode_batch, segment_header};
 use crate::{AppendError, Event, EventKind};
 
 /// How many entries may wait for the writer; beyond that, those who append wait for a place.
@@ -139,7 +139,8 @@ impl Writer {
         let bytes = encode_batch(first, batch.iter().map(|w| w.entry.as_slice()));
         let (len, empty) = self.end();
         if len + bytes.len() as u64 > self.segment_bytes && !empty {
-            self.rotate(first).map_err(|cause| self.shared.fail(cause))?;
+            self.rotate(first, &bytes).map_err(|cause| self.shared.fail(cause))?;
+            return Ok(self.acknowledge(batch.len(), bytes.len()));
         }
         self.put(&bytes, batch.len())
     }
@@ -167,8 +168,13 @@ impl Writer {
             self.broken = true;
             self.shared.fail(cause)
         })?;
+        Ok(self.acknowledge(count, bytes.len()))
+    }
+
+    /// Notes a batch that is on disk, at the end of the last segment. Returns its first index.
+    fn acknowledge(&self, count: usize, len: usize) -> u64 {
         if let Some(segment) = lock(&self.shared.segments).back_mut() {
-            segment.push(count, bytes.len());
+            segment.push(count, len);
         }
         let mut first = 0;
         self.shared.state.send_modify(|state| {
@@ -180,16 +186,21 @@ impl Writer {
         if work.idle {
             self.shared.wake.notify_one();
         }
-        Ok(first)
+        first
     }
 
-    fn rotate(&mut self, next: u64) -> io::Result<()> {
+    /// Begins the next segment with a batch: one sync for both, and one for the name.
+    fn rotate(&mut self, next: u64, batch: &[u8]) -> io::Result<()> {
         self.wait_for_publisher()?;
         let spare = self.shared.spare.take()?;
-        let segment = Segment::create(&self.shared.dir.join("wal"), next, &spare)?;
+        let begun = (self.opener)(&spare).and_then(|mut file| {
+            file.write_at(&[&segment_header(next), batch].concat(), 0)?;
+            file.sync()?;
+            Ok((file, Segment::place(&self.shared.dir.join("wal"), next, &spare)?))
+        });
         // The last records of a log that stops here go into the segment before: none may follow it.
-        let opened = (self.opener)(&segment.path).inspect_err(|_| drop(fs::remove_file(&segment.path)));
-        self.file = opened?;
+        let (file, segment) = begun.inspect_err(|_| drop(fs::remove_file(&spare)))?;
+        self.file = file;
         lock(&self.shared.segments).push_back(segment);
         Ok(())
     }
