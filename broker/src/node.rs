@@ -132,6 +132,9 @@ impl Node {
         )
         .await?;
         found(dir, &gate).await?;
+        if config.detection.enabled {
+            Watch::make_up(&gate, dir).await.context("cannot carry out what was found before this start")?;
+        }
 
         let services = Arc::new(Services {
             gate: gate.clone(),

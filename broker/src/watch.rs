@@ -1,10 +1,12 @@
 //! Detection over the log: its rules and decoys, and what findings bring about at the gate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use audit::{Event, EventKind, FindingLevel, FindingReaction};
-use gate::Gate;
+use gate::{Gate, Refusal};
 use model::{PersonId, SessionId, StudyId};
 use serde::{Deserialize, Deserializer, de};
 use siem::detect::{
@@ -16,6 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 /// How far detection may be behind before the node's health says so.
 const BEHIND: u64 = 10_000;
+/// The file that remembers how far detection is.
+const CURSOR: &str = "detection.cursor";
+/// How long a finding that could not be recorded or answered waits before it is tried again.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// What the log is watched for, and what that brings about.
 #[derive(Debug, Clone, Deserialize)]
@@ -88,6 +95,8 @@ pub struct Watch {
     rules: watch::Sender<Arc<RuleSet>>,
     /// Why the folder's rules are not in force.
     refused: watch::Sender<Option<RuleError>>,
+    /// Whether it ended by a fault.
+    broken: Arc<AtomicBool>,
 }
 
 impl Watch {
@@ -98,6 +107,7 @@ impl Watch {
             status: watch::Sender::default(),
             rules: watch::Sender::new(Arc::new(RuleSet::default())),
             refused: watch::Sender::default(),
+            broken: Arc::default(),
         }
     }
 
@@ -105,6 +115,8 @@ impl Watch {
     pub fn trouble(&self) -> Option<&'static str> {
         if !self.enabled {
             None
+        } else if self.broken.load(Ordering::Relaxed) {
+            Some("the log is not watched")
         } else if self.refused.borrow().is_some() {
             Some("rules were refused")
         } else {
@@ -117,6 +129,14 @@ impl Watch {
         (self.status.borrow().clone(), self.rules.borrow().len())
     }
 
+    /// Carries out what was found and decided before the last process ended, and was broken off by its
+    /// end. To be done before anybody is let in.
+    pub async fn make_up(gate: &Gate, dir: &Path) -> anyhow::Result<()> {
+        let from = siem::detect::judged(gate.log(), &dir.join(CURSOR)).await?;
+        gate.make_up(from).await?;
+        Ok(())
+    }
+
     /// Watches until the log is closed or the broker stops; the cursor lies in `dir`.
     pub async fn run(self, config: Detection, gate: Gate, dir: PathBuf, stopping: CancellationToken) {
         let source = Source { folder: Some(dir.join(&config.rules)), builtin: config.builtin };
@@ -126,7 +146,7 @@ impl Watch {
         decoys.send_replace(Arc::new(known(&stored.borrow_and_update())));
         let following = Following {
             log: gate.log().clone(),
-            cursor: dir.join("detection.cursor"),
+            cursor: dir.join(CURSOR),
             control: Control { rules: self.rules.subscribe(), decoys: decoys.subscribe() },
             status: self.status.clone(),
         };
@@ -148,6 +168,7 @@ impl Watch {
         };
         if let Err(error) = ended {
             tracing::error!(%error, "the log is not watched");
+            self.broken.store(true, Ordering::Relaxed);
         }
     }
 
@@ -203,7 +224,9 @@ fn known(stored: &[store::Decoy]) -> Decoys {
     Decoys::new(stored.iter().map(|d| (d.what.clone(), Decoy { id: d.id.to_string(), kind: kind(d.kind) })))
 }
 
-/// Records a finding and does what policy says.
+/// Records a finding and does what policy says, however long the records or the log take: the
+/// detector goes no further before, so that neither a finding nor its lock is left behind. Whatever
+/// cannot be recorded is not permitted either; nobody gets in meanwhile.
 async fn answer(gate: &Gate, policy: &Policy, finding: Finding) {
     let reaction = match policy.reaction(&finding, gate.now()) {
         Reaction::None => FindingReaction::None,
@@ -218,8 +241,25 @@ async fn answer(gate: &Gate, policy: &Policy, finding: Finding) {
         peer: subject.peer.clone(),
         ..Event::new(gate.now(), kind(&finding, reaction))
     };
-    if let Err(refusal) = gate.answer_finding(event).await {
-        tracing::error!(code = %refusal.code, rule = finding.rule, "a finding could not be recorded or answered");
+    let recorded = until_done(&finding.rule, || gate.record_finding(event.clone())).await;
+    until_done(&finding.rule, || gate.carry_out(&recorded)).await;
+}
+
+/// Tries until it is done, with pauses that double up to [`PAUSE_MAX`].
+async fn until_done<T, F>(rule: &str, attempt: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<T, Refusal>>,
+{
+    let mut pause = PAUSE_MIN;
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(refusal) => {
+                tracing::error!(code = %refusal.code, rule, "a finding could not be recorded or answered yet");
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 

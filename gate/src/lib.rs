@@ -49,6 +49,7 @@ pub use administration::{
 pub use channels::{FileRights, Wanted};
 pub use decoys::NewDecoy;
 pub use deposits::Deposit;
+pub use findings::Recorded;
 pub use identity::{AgentAnswer, Authorities, LoginAnswer, LoginRequest};
 pub use leases::EndCause;
 pub use order::RecordingOrder;

@@ -442,7 +442,10 @@ async fn a_finding_ends_and_locks_only_whom_it_is_about() {
         let found = house.store.person(&person(name)).await.unwrap().unwrap();
         matches!(found.state, store::PersonState::Locked { .. })
     };
-    let answer = async |event: audit::Event| house.gate.answer_finding(event).await.unwrap();
+    let answer = async |event: audit::Event| {
+        let recorded = house.gate.record_finding(event).await.unwrap();
+        house.gate.carry_out(&recorded).await.unwrap()
+    };
 
     // Somebody else's session, or a finding that does not prove who acted: recorded, and that is all.
     assert_eq!(answer(finding("admin", Some(&session), FindingReaction::LockPerson)).await, 0);
@@ -473,6 +476,60 @@ async fn a_finding_ends_and_locks_only_whom_it_is_about() {
 
     let reserved = NewPerson { person: person("sekisho-detection"), name: String::new(), roles: Vec::new() };
     assert!(house.gate.enrol_person(&entry("admin"), reserved).await.is_err());
+}
+
+/// A process may die between the finding, the lock in the records, and the record of the lock.
+#[tokio::test]
+async fn what_a_finding_calls_for_is_made_up_for_once() {
+    let house = house().await;
+    let state = async |name: &str| house.store.person(&person(name)).await.unwrap().unwrap().state;
+    let locked = async |name: &str| matches!(state(name).await, store::PersonState::Locked { .. });
+    let told = |name: &str| {
+        let of =
+            |entry: &&String| entry.contains("\"person_locked\"") && entry.contains(&format!("u:{name}"));
+        house.entries().iter().filter(of).count()
+    };
+    let find = async |name: &str, reaction| {
+        let _owed = house.gate.record_finding(finding(name, None, reaction)).await.unwrap();
+        house.gate.log().durable_size() - 1
+    };
+    let make_up = async |from| house.gate.make_up(from).await.unwrap();
+    assert_eq!(make_up(0).await, 0);
+
+    // Neither locked nor recorded.
+    let index = find("alice", FindingReaction::LockPerson).await;
+    find("alice", FindingReaction::LockPerson).await;
+    find("bob", FindingReaction::EndSession).await;
+    find("bob", FindingReaction::None).await;
+    assert!(!locked("alice").await);
+    assert_eq!(make_up(house.gate.log().durable_size()).await, 0, "what was answered long ago is not read");
+    assert_eq!(make_up(index).await, 1);
+    assert!(locked("alice").await && !locked("bob").await);
+    assert!(house.entries().last().unwrap().contains(&format!("the finding recorded at {index}")));
+    assert_eq!((make_up(0).await, told("alice")), (0, 1));
+    // Whoever was let in again stays so.
+    house.gate.unlock_person(&entry("admin"), &person("alice")).await.unwrap();
+    assert_eq!(make_up(0).await, 0);
+    assert!(!locked("alice").await);
+
+    // Locked, and not recorded.
+    let index = find("bob", FindingReaction::LockPerson).await;
+    let (by, reason) = (person("sekisho-detection"), format!("the finding recorded at {index}"));
+    house.store.lock_person(&person("bob"), NOON, &by, &reason).await.unwrap();
+    assert_eq!((make_up(0).await, told("bob")), (1, 1));
+    assert_eq!((make_up(0).await, told("bob")), (0, 1));
+
+    // Locked by somebody who was faster: their lock stays, and none is told that was not made.
+    house.gate.lock_person(&entry("admin"), &person("alice"), "stolen laptop").await.unwrap();
+    find("alice", FindingReaction::LockPerson).await;
+    for _ in 0..2 {
+        assert_eq!((make_up(0).await, told("alice")), (1, 2));
+    }
+    let store::PersonState::Locked { reason, .. } = state("alice").await else { panic!("not locked") };
+    assert_eq!(reason, "stolen laptop");
+    // Nobody of that name: there is nobody to let in either.
+    find("ghost", FindingReaction::LockPerson).await;
+    make_up(0).await;
 }
 
 #[tokio::test]

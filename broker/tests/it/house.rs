@@ -372,6 +372,11 @@ impl House {
     }
 }
 
+/// A signer of another authority at `socket`, in this process.
+pub fn signer(socket: &Path) {
+    Arc::new(Ca::new()).serve(socket);
+}
+
 /// A broker in `dir`, as its configuration says.
 pub async fn start(dir: &Path) -> anyhow::Result<Node> {
     let config = Config::load(dir)?;

@@ -3,6 +3,7 @@
 mod house;
 mod recordings;
 mod sessions;
+mod made_up;
 mod trail;
 
 use std::process::Stdio;

@@ -1,7 +1,7 @@
 //! The detector behind the log: it follows as the sinks do, in order, with a durable cursor.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,7 @@ pub struct Following {
 }
 
 /// Judges every event of the log and hands each finding to `report`, one after the other, until the
-/// log is closed. A finding that stands in the log from before a crash is not handed over again.
+/// log is closed. The cursor does not pass an event before `report` is done with what was found in it. A finding that stands in the log from before a crash is not handed over again.
 pub async fn follow<F>(following: Following, mut report: impl FnMut(Finding) -> F) -> Result<(), SinkError>
 where
     F: Future<Output = ()>,
@@ -126,6 +126,12 @@ where
             saved = (next, tokio::time::Instant::now());
         }
     }
+}
+
+/// How far a detector with this cursor is known to have been: what it found in the events before was
+/// handed over and answered. The end of the log, if it has not begun.
+pub async fn judged(log: &Log, cursor: &Path) -> Result<u64, SinkError> {
+    open(log, cursor.to_owned()).await.map(|(_, judged)| judged)
 }
 
 /// Takes up the rules of `source` whenever its folder changes, and hands over what came of it: the

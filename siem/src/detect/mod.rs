@@ -29,7 +29,7 @@ pub use builtin::BUILTIN;
 pub use decoys::{Decoy, DecoyKind, Decoys};
 pub use detector::Detector;
 pub use folder::{Look, Source, read_folder};
-pub use follow::{Control, Following, WatchStatus, follow, keep_rules};
+pub use follow::{Control, Following, WatchStatus, follow, judged, keep_rules};
 pub use policy::{Policy, Reaction, Response};
 pub use rules::{RuleError, RuleInfo, RuleSet, Text};
 
