@@ -89,6 +89,12 @@ impl Gate {
         self.inner.decoys.subscribe()
     }
 
+    /// Whether a key, by its fingerprint (`SHA256:…`), is a decoy.
+    pub fn is_decoy_key(&self, fingerprint: &str) -> bool {
+        let decoys = self.inner.decoys.borrow();
+        decoys.iter().any(|decoy| decoy.kind == DecoyKind::Key && decoy.what == fingerprint)
+    }
+
     async fn reload_decoys(&self) -> Result<(), Refusal> {
         let all = self.inner.store.decoys().await.map_err(|e| Refusal::store(&e))?;
         self.inner.decoys.send_replace(Arc::new(all));

@@ -68,14 +68,20 @@ impl Gate {
         let kind = match self.check_login(&request).await? {
             Checked::Known => return self.issue_login(&request).await,
             Checked::Refused { denial, epoch } => {
-                let event = self.login_event(
-                    &request,
-                    EventKind::LoginRefused {
-                        code: denial.code().to_owned(),
-                        reason: sentence(&denial.to_string()),
-                    },
-                );
+                let kind = EventKind::LoginRefused {
+                    code: denial.code().to_owned(),
+                    reason: sentence(&denial.to_string()),
+                };
+                let device = proved_key(&request);
+                let event = Event { device, ..self.login_event(&request, kind) };
                 return Err(self.refuse(event, Action::IssueCertificate, &denial, epoch).await?);
+            }
+            Checked::Unknown { code, message } => {
+                let kind = EventKind::LoginRefused { code: code.to_owned(), reason: message };
+                let device = proved_key(&request);
+                return self
+                    .turn_away(Event { device, ..self.login_event(&request, kind.clone()) }, kind)
+                    .await;
             }
             Checked::Unproved { code, message } => {
                 EventKind::LoginRefused { code: code.to_owned(), reason: message }
@@ -254,7 +260,7 @@ impl Gate {
         if let Some(token) = &request.token {
             let subject = TokenSubject::Person(proof.person.clone());
             if let Err((code, message)) = self.use_token(token, TokenKind::Person, &subject).await? {
-                return Ok(Checked::Unproved { code, message });
+                return Ok(Checked::Unknown { code, message });
             }
             if known.is_none() {
                 let row = DeviceKey {
@@ -269,7 +275,7 @@ impl Gate {
         let known = self.inner.store.device_key(&key).await.map_err(|e| Refusal::store(&e))?;
         let enrolled = known.is_some_and(|k| k.person == proof.person && k.state == DeviceKeyState::Active);
         if !enrolled {
-            return Ok(Checked::Unproved {
+            return Ok(Checked::Unknown {
                 code: "device-unknown",
                 message: "This device is not enrolled for this person. Ask the programme office for a token and run `sekisho login --token …`.".to_owned(),
             });
@@ -318,10 +324,21 @@ impl Gate {
     }
 }
 
+/// What a login comes to. The first three have proved that they hold the key.
 enum Checked {
+    /// Certificates may be issued.
     Known,
+    /// Policy says no.
     Refused { denial: Denial, epoch: u64 },
+    /// The key is not enrolled, and no token enrols it.
+    Unknown { code: &'static str, message: String },
+    /// Nothing was proved.
     Unproved { code: &'static str, message: String },
+}
+
+/// The fingerprint of the key that a login has proved.
+fn proved_key(request: &LoginRequest) -> Option<String> {
+    fingerprint(&request.proof.statement.ssh_public_key).ok()
 }
 
 /// An X.509 certificate as it leaves the gate.

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use signer::{SignUser, SignerClient};
 use tests::command::INTERRUPTED;
-use tests::story::{SIGN, Story};
+use tests::node::SIGN;
+use tests::story::Story;
 
 extern "C" fn stop(_signal: i32) {
     INTERRUPTED.store(true, Ordering::SeqCst);

@@ -20,6 +20,9 @@ use crate::command::{Run, run, wait_for};
 /// The five institutions whose backends hold the shares.
 pub const INSTITUTIONS: [&str; 5] = ["hokkaido", "tohoku", "kanto", "kansai", "kyushu"];
 
+/// The first word with which the demo's binary asks the signer instead of telling the story.
+pub const SIGN: &str = "--sign";
+
 /// Where a node listens, chosen before it starts so that it listens there again after a restart.
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
@@ -204,6 +207,25 @@ impl Node {
         .with_context(|| last.map_or_else(|| "no such event in the log".to_owned(), |e| format!("{e:#}")))
     }
 
+    /// A certificate of the right authority for whatever principal and key: only somebody who holds
+    /// the broker's account on the host can have it made.
+    pub fn sign(&self, principal: &str, public_key: &str) -> Result<String> {
+        let socket = self.dir.join("run").join("signer.sock");
+        // That account may not enter the folder of our binaries, but the copy is anybody's.
+        let copy = self.dir.with_file_name("as-the-broker");
+        fs::copy(binary("sekisho-demo")?, &copy)?;
+        let account = nix::unistd::User::from_name("sekisho")?.context("no user sekisho: run infra/setup")?;
+        let signed = run(&copy)
+            .arg(SIGN)
+            .arg(socket)
+            .arg(principal)
+            .arg(public_key.trim())
+            .account(account.uid.as_raw(), account.gid.as_raw())
+            .go()?
+            .ok()?;
+        Ok(format!("{}\n", signed.text()))
+    }
+
     /// Stops it as Ctrl-C does and waits for its end.
     pub fn stop(mut self) -> Result<()> {
         kill(self.pid(), Signal::SIGINT)?;
@@ -250,9 +272,14 @@ impl Device {
         Device { home: home.to_owned(), api: format!("https://127.0.0.1:{}", ports.api) }
     }
 
-    /// This device's keys in another folder.
-    pub fn moved(&self, home: PathBuf) -> Device {
-        Device { home, api: self.api.clone() }
+    /// A device whose folder begins as a copy of this one's.
+    pub fn copy_to(&self, home: &Path) -> Result<Device> {
+        run("cp").arg("-a").arg(&self.home).arg(home).go()?.ok()?;
+        // The configuration names the folder it lies in.
+        let config = fs::read_to_string(home.join("ssh_config"))?;
+        let moved = config.replace(&self.home.display().to_string(), &home.display().to_string());
+        fs::write(home.join("ssh_config"), moved)?;
+        Ok(Device { home: home.to_owned(), api: self.api.clone() })
     }
 
     /// `sekisho` on this device.

@@ -30,8 +30,6 @@ const FILES: [&str; 6] = [
     "q.vcf.gz",
     "NA12878.chr22.tiny.giab.vcf",
 ];
-/// The first word with which the demo's binary asks the signer instead of telling the story.
-pub const SIGN: &str = "--sign";
 const BAM: &str = "NA12878.chr22.tiny.bam";
 const VCF: &str = "NA12878.chr22.tiny.giab.vcf";
 
@@ -163,15 +161,6 @@ fn has(event: &Value, word: &str) -> bool {
         Value::Object(all) => all.values().any(|event| has(event, word)),
         _ => false,
     }
-}
-
-fn copy_home(from: &Path, to: &Path) -> Result<()> {
-    run("cp").arg("-a").arg(from).arg(to).go()?.ok()?;
-    // The configuration names the folder it lies in.
-    let config = fs::read_to_string(to.join("ssh_config"))?;
-    let moved = config.replace(&from.display().to_string(), &to.display().to_string());
-    fs::write(to.join("ssh_config"), moved)?;
-    Ok(())
 }
 
 /// The file system's own idea of now, which is what it will stamp later files with.

@@ -66,18 +66,22 @@ impl Decoys {
             return None;
         }
         let said = event.get("unmapped")?;
-        // Which fields say what was touched, and as what.
-        let (fields, sort): (&[&str], DecoyKind) = match kind {
-            "connection_attempted" => (&["address"], DecoyKind::Address),
-            "packet_dropped" => (&["destination"], DecoyKind::Address),
-            "file_read" => (&["object", "dataset"], DecoyKind::Object),
-            "auth_refused" | "login_refused" | "login_succeeded" => {
-                (&["key_fingerprint", "device"], DecoyKind::Key)
-            }
-            _ => return None,
+        let is = |field: &str, sort| {
+            let value = said.get(field)?.as_str()?;
+            self.0.get(&plain(value)).filter(|decoy| decoy.kind == sort)
         };
-        let found = fields.iter().filter_map(|field| said.get(*field)?.as_str());
-        found.filter_map(|value| self.0.get(&plain(value))).find(|decoy| decoy.kind == sort)
+        // Which fields say what was touched, and as what.
+        let touched = match kind {
+            "connection_attempted" => is("address", DecoyKind::Address),
+            "packet_dropped" => is("destination", DecoyKind::Address),
+            "file_read" => is("object", DecoyKind::Object).or_else(|| is("dataset", DecoyKind::Object)),
+            "auth_refused" | "login_refused" | "login_succeeded" | "certificate_issued" => {
+                is("key_fingerprint", DecoyKind::Key)
+            }
+            _ => None,
+        };
+        // Whatever is done with a certificate for the key names it.
+        touched.or_else(|| is("device", DecoyKind::Key))
     }
 }
 
@@ -111,6 +115,12 @@ mod tests {
             Some("decoy:2")
         );
         assert_eq!(touched("file_read", json!({"object": "obj:x"})).as_deref(), Some("decoy:3"));
+        for kind in ["login_succeeded", "login_refused", "certificate_issued"] {
+            assert_eq!(touched(kind, json!({"key_fingerprint": "SHA256:abc"})).as_deref(), Some("decoy:2"));
+        }
+        for kind in ["login_refused", "session_opened", "session_refused", "admin_refused", "file_read"] {
+            assert_eq!(touched(kind, json!({"device": "SHA256:abc"})).as_deref(), Some("decoy:2"), "{kind}");
+        }
         // A file that is merely called like a decoy's key, an event that only mentions it.
         assert_eq!(touched("file_read", json!({"object": "SHA256:abc"})), None);
         assert_eq!(touched("record_changed", json!({"object": "obj:x"})), None);

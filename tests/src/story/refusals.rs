@@ -30,7 +30,7 @@ impl Story {
 
     fn refuse_certificates(&self) -> Result<()> {
         let foreign = self.dir.join("foreign");
-        copy_home(&self.alice.home, &foreign)?;
+        let device = self.alice.copy_to(&foreign)?;
         run("ssh-keygen").args("-q -t ed25519 -N").arg("").arg("-f").arg(foreign.join("ca")).go()?.ok()?;
         run("ssh-keygen")
             .args("-q -I u:alice -n u:alice -V -1m:+5m -s")
@@ -38,7 +38,6 @@ impl Story {
             .arg(foreign.join("id_ed25519.pub"))
             .go()?
             .ok()?;
-        let device = self.alice.moved(foreign);
         self.refused(
             "a certificate of another authority",
             device.ssh("brca", "").arg("true"),
@@ -59,11 +58,10 @@ impl Story {
         )?;
 
         let ghost = self.dir.join("ghost");
-        copy_home(&self.alice.home, &ghost)?;
+        let device = self.alice.copy_to(&ghost)?;
         let line = fs::read_to_string(ghost.join("id_ed25519.pub"))?;
-        let other = self.sign_for("u:mallory", &line)?;
+        let other = self.node()?.sign("u:mallory", &line)?;
         fs::write(ghost.join("id_ed25519-cert.pub"), other)?;
-        let device = self.alice.moved(ghost);
         self.refused(
             "a principal that nobody enrolled",
             device.ssh("brca", "").arg("true"),
@@ -71,25 +69,6 @@ impl Story {
             "session_refused",
             "unknown-person",
         )
-    }
-
-    /// A certificate of the right authority for a wrong principal: only somebody who holds the
-    /// broker's account on the host can have it made.
-    fn sign_for(&self, principal: &str, public_key: &str) -> Result<String> {
-        let socket = self.node()?.dir.join("run").join("signer.sock");
-        // That account may not enter the folder of our binaries, but the copy is anybody's.
-        let copy = self.dir.join("as-the-broker");
-        fs::copy(binary("sekisho-demo")?, &copy)?;
-        let account = nix::unistd::User::from_name("sekisho")?.context("no user sekisho: run infra/setup")?;
-        let signed = run(&copy)
-            .arg(SIGN)
-            .arg(socket)
-            .arg(principal)
-            .arg(public_key.trim())
-            .account(account.uid.as_raw(), account.gid.as_raw())
-            .go()?
-            .ok()?;
-        Ok(format!("{}\n", signed.text()))
     }
 
     fn refuse_sessions(&self) -> Result<()> {

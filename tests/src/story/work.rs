@@ -166,9 +166,7 @@ impl Story {
             "not alice's certificate:\n{shown}"
         );
         self.alice.sekisho("login")?.go()?.ok()?;
-        let late = self.dir.join("late");
-        copy_home(&self.alice.home, &late)?;
-        let late = self.alice.moved(late);
+        let late = self.alice.copy_to(&self.dir.join("late"))?;
         late.sekisho("login --lifetime 30s")?.go()?.ok()?;
         self.late = Some((late, Instant::now()));
         held("a certificate of minutes for alice; the device renews it by itself, without a token");

@@ -56,6 +56,14 @@ impl Connection {
             self.record_refused(refused).await;
             return self.condemn(reason);
         }
+        if self.services.gate.is_decoy_key(&fingerprint) {
+            // It is recorded at once, however the connection goes on, and is answered like any other.
+            self.record_refused(Refused::nothing_proved(user, Some(fingerprint))).await;
+            if let Standing::Stranger { tried, .. } = &mut self.standing {
+                *tried = None;
+            }
+            return Auth::reject();
+        }
         // A client may well offer a bare key first and its certificate next: what is recorded is how
         // it ends.
         if let Standing::Stranger { bare, .. } = &mut self.standing {
