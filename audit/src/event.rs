@@ -1,7 +1,4 @@
-use model::observed::{
-    Check, CheckState, ConnectionOutcome, DiagnosisCause, Fact, NetworkFamily, ProcessOutcome, ReadPhase,
-    Transport,
-};
+use model::observed::{Attempt, CheckState, Diagnosis, Execution, FileRead, Overflow, Packets};
 use model::{
     AgentId, BackendId, DatasetId, GrantId, ObjectId, PersonId, SessionId, StudyId, Timestamp, WorkspaceId,
 };
@@ -213,99 +210,51 @@ pub enum EventKind {
     ProcessStarted {
         workspace: WorkspaceId,
         agent: AgentId,
-        /// The file, as it is called in the workspace, links followed.
-        program: String,
-        /// The arguments, the name it was called by first.
-        argv: Vec<String>,
-        /// Where it was started.
-        directory: Option<String>,
-        /// Its number on the host.
-        pid: u32,
-        parent_pid: u32,
-        parent_program: Option<String>,
-        /// The user, as numbered in the workspace.
-        uid: u32,
-        outcome: ProcessOutcome,
+        #[serde(flatten)]
+        what: Execution,
     },
     /// A process of a workspace asked for a connection, or sent a datagram, by address.
     ConnectionAttempted {
         workspace: WorkspaceId,
         agent: AgentId,
-        family: NetworkFamily,
-        protocol: Transport,
-        /// An IP address, or the name of a unix socket (`@` first if abstract).
-        address: String,
-        port: Option<u16>,
-        /// Its number on the host.
-        pid: u32,
-        /// The user, as numbered in the workspace.
-        uid: u32,
-        program: Option<String>,
-        /// How often, since this was last recorded.
-        count: u64,
-        outcome: ConnectionOutcome,
+        #[serde(flatten)]
+        what: Attempt,
     },
     /// Packets left a workspace, which has no network, and were dropped.
     PacketDropped {
         workspace: WorkspaceId,
         agent: AgentId,
-        protocol: Transport,
-        source: String,
-        source_port: Option<u16>,
-        destination: String,
-        destination_port: Option<u16>,
-        /// How many, since this was last recorded.
-        count: u64,
-        bytes: u64,
+        #[serde(flatten)]
+        what: Packets,
     },
     /// A genome file was opened in a workspace, is being read, or was closed.
     FileRead {
         workspace: WorkspaceId,
         agent: AgentId,
-        object: ObjectId,
-        dataset: DatasetId,
-        name: String,
-        size: u64,
-        phase: ReadPhase,
-        /// Bytes handed out since it was opened.
-        bytes: u64,
-        /// How many reads those were.
-        reads: u64,
-        /// Who opened it, as numbered on the host.
-        pid: Option<u32>,
-        program: Option<String>,
+        #[serde(flatten)]
+        what: FileRead,
     },
     /// More was done in a workspace than is recorded one by one; the rest was counted.
     ActivityOverflowed {
         workspace: WorkspaceId,
         agent: AgentId,
-        processes: u64,
-        connections: u64,
-        packets: u64,
-        files: u64,
-        /// Some of it, each with how often.
-        examples: Vec<String>,
+        #[serde(flatten)]
+        what: Overflow,
     },
     /// How an agent and its host are.
     AgentDiagnosed {
         agent: AgentId,
-        cause: DiagnosisCause,
         /// The worst of the checks.
         state: CheckState,
-        facts: Vec<Fact>,
-        checks: Vec<Check>,
-        /// What is another than it was last recorded.
-        changes: Vec<String>,
+        #[serde(flatten)]
+        what: Diagnosis,
     },
     /// How the broker and its host are.
     BrokerDiagnosed {
-        cause: DiagnosisCause,
         /// The worst of the checks.
         state: CheckState,
-        facts: Vec<Fact>,
-        checks: Vec<Check>,
-        /// What is another than it was last recorded.
-        changes: Vec<String>,
+        #[serde(flatten)]
+        what: Diagnosis,
     },
     /// A study may use a dataset until a date.
     GrantCreated { grant: GrantId, dataset: DatasetId, grantee: String, until: Timestamp },

@@ -179,9 +179,13 @@ fn class(event: &Event) -> Class {
         K::ReadFailed { .. } => (DATASTORE, 1, Critical, false),
         K::WorkspaceStarted { .. } => (ENTITY_MANAGEMENT, 10, Informational, true),
         K::WorkspaceStopped { .. } => (ENTITY_MANAGEMENT, 11, Informational, true),
-        K::ProcessStarted { outcome, .. } => (PROCESS, 1, Informational, *outcome == ProcessOutcome::Started),
-        K::ConnectionAttempted { outcome: ConnectionOutcome::Blocked, .. } => (NETWORK, 5, Medium, false),
-        K::ConnectionAttempted { .. } => (NETWORK, 1, Informational, true),
+        K::ProcessStarted { what, .. } => {
+            (PROCESS, 1, Informational, what.outcome == ProcessOutcome::Started)
+        }
+        K::ConnectionAttempted { what, .. } => match what.outcome {
+            ConnectionOutcome::Blocked => (NETWORK, 5, Medium, false),
+            ConnectionOutcome::Loopback | ConnectionOutcome::Local => (NETWORK, 1, Informational, true),
+        },
         K::PacketDropped { .. } => (NETWORK, 5, High, false),
         K::FileRead { .. } => (DATASTORE, 1, Informational, true),
         K::ActivityOverflowed { .. } => (EVENT_LOG, 99, Medium, false),

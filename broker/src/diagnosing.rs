@@ -16,7 +16,7 @@ use certs::x509::sha256;
 use data_encoding::HEXLOWER;
 use gate::Gate;
 use model::diagnosis::{Declared, Diary, Files, Sums, certificate, check, drift, fact, host};
-use model::observed::{Check, CheckState, Diagnosis, Fact};
+use model::observed::{Check, CheckState, Fact};
 use model::{Clock, Entropy, Timestamp};
 use tokio::time::Instant;
 
@@ -138,9 +138,7 @@ pub async fn diagnose(examined: Examined, gate: Gate, diagnoses: Diagnoses, inte
         {
             told = Instant::now();
             diagnoses.keep(BROKER, gate.now(), diagnosis.clone());
-            let state = diagnosis.state();
-            let Diagnosis { cause, facts, checks, changes } = diagnosis;
-            let kind = EventKind::BrokerDiagnosed { cause, state, facts, checks, changes };
+            let kind = EventKind::BrokerDiagnosed { state: diagnosis.state(), what: diagnosis };
             if let Err(refusal) = gate.record(&Event::new(gate.now(), kind)).await {
                 tracing::error!(code = %refusal.code, "how the broker is could not be recorded");
             }

@@ -2,7 +2,7 @@
 
 use audit::{Event, EventKind, ReadFaultKind};
 use gate::Gate;
-use model::observed::{Actor, Diagnosis, Observation};
+use model::observed::Observation;
 use model::{AgentId, WorkspaceId};
 use wire::message::{AgentEvent, FaultKind};
 
@@ -34,7 +34,9 @@ pub(crate) fn record_of(gate: &Gate, agent: &AgentId, event: AgentEvent) -> Even
         AgentEvent::Observed { workspace, session, what } => {
             (observed(workspace.clone(), from, what), session, Some(workspace))
         }
-        AgentEvent::Diagnosed(diagnosis) => (diagnosed(from, diagnosis), None, None),
+        AgentEvent::Diagnosed(what) => {
+            (EventKind::AgentDiagnosed { agent: from, state: what.state(), what }, None, None)
+        }
     };
     let event = Event { session, ..Event::new(gate.now(), kind) };
     gate.attribute(event, agent, workspace.as_ref())
@@ -42,90 +44,12 @@ pub(crate) fn record_of(gate: &Gate, agent: &AgentId, event: AgentEvent) -> Even
 
 fn observed(workspace: WorkspaceId, agent: AgentId, what: Observation) -> EventKind {
     match what {
-        Observation::Process { by, parent_pid, parent_program, program, argv, directory, outcome } => {
-            let Actor { pid, uid, program: _ } = by;
-            EventKind::ProcessStarted {
-                workspace,
-                agent,
-                program,
-                argv,
-                directory,
-                pid,
-                parent_pid,
-                parent_program,
-                uid,
-                outcome,
-            }
-        }
-        Observation::Connection { by, family, protocol, address, port, count, outcome } => {
-            let Actor { pid, uid, program } = by;
-            EventKind::ConnectionAttempted {
-                workspace,
-                agent,
-                family,
-                protocol,
-                address,
-                port,
-                pid,
-                uid,
-                program,
-                count,
-                outcome,
-            }
-        }
-        Observation::Packets {
-            protocol,
-            source,
-            source_port,
-            destination,
-            destination_port,
-            count,
-            bytes,
-        } => EventKind::PacketDropped {
-            workspace,
-            agent,
-            protocol,
-            source,
-            source_port,
-            destination,
-            destination_port,
-            count,
-            bytes,
-        },
-        Observation::FileRead { by, object, dataset, name, size, phase, bytes, reads } => {
-            let (pid, program) = by.map(|by| (by.pid, by.program)).unzip();
-            EventKind::FileRead {
-                workspace,
-                agent,
-                object,
-                dataset,
-                name,
-                size,
-                phase,
-                bytes,
-                reads,
-                pid,
-                program: program.flatten(),
-            }
-        }
-        Observation::Overflow { processes, connections, packets, files, examples } => {
-            EventKind::ActivityOverflowed {
-                workspace,
-                agent,
-                processes,
-                connections,
-                packets,
-                files,
-                examples,
-            }
-        }
+        Observation::Process(what) => EventKind::ProcessStarted { workspace, agent, what },
+        Observation::Connection(what) => EventKind::ConnectionAttempted { workspace, agent, what },
+        Observation::Packets(what) => EventKind::PacketDropped { workspace, agent, what },
+        Observation::FileRead(what) => EventKind::FileRead { workspace, agent, what },
+        Observation::Overflow(what) => EventKind::ActivityOverflowed { workspace, agent, what },
     }
-}
-
-fn diagnosed(agent: AgentId, diagnosis: Diagnosis) -> EventKind {
-    let state = diagnosis.state();
-    let Diagnosis { cause, facts, checks, changes } = diagnosis;
-    EventKind::AgentDiagnosed { agent, cause, state, facts, checks, changes }
 }
 
 fn fault_kind(kind: FaultKind) -> ReadFaultKind {

@@ -1,7 +1,7 @@
 //! What the agent reads of a workspace: packets at its barrier, addresses in its memory, statuses.
 #![no_main]
 
-use enclave_agent::watch::{address, packets, processes, refusal};
+use enclave_agent::watch::{address, packets, processes, refusal, senders};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -21,5 +21,9 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Ok(text) = std::str::from_utf8(data) {
         let _ = processes::parse_status(text);
+        let (head, table) = text.split_at(text.char_indices().nth(40).map_or(text.len(), |(at, _)| at));
+        if let Some(packet) = packets::parse(head.as_bytes()) {
+            let _ = senders::inode(table, &packet);
+        }
     }
 });

@@ -7,103 +7,129 @@ use crate::{DatasetId, ObjectId};
 
 /// Something that was done in a workspace.
 ///
-/// Every text in it comes from the workspace, cut to a bounded length by whoever observed it.
+/// Every text in it comes from the workspace, cut to a bounded length by whoever observed it. The log
+/// records the fields of each under the names they have here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Observation {
     /// A program was executed (execve(2), execveat(2)).
-    Process {
-        /// The program that did it, as it was: pid, user, program.
-        by: Actor,
-        /// The process that started it, if it was still there.
-        parent_pid: u32,
-        /// The parent's program, if it could be read.
-        parent_program: Option<String>,
-        /// The file that was executed, as it is called in the workspace, links followed.
-        program: String,
-        /// Its arguments, the name it was called by first.
-        argv: Vec<String>,
-        /// The directory it was started in.
-        directory: Option<String>,
-        /// What came of it.
-        outcome: ProcessOutcome,
-    },
+    Process(Execution),
     /// A connection was asked for, or a datagram sent, by address.
-    Connection {
-        /// Who asked.
-        by: Actor,
-        /// The family of the address.
-        family: NetworkFamily,
-        /// The protocol, if the socket could be looked at.
-        protocol: Transport,
-        /// The address: an IP address, or the name of a unix socket (`@` first if abstract).
-        address: String,
-        /// The port, where there is one.
-        port: Option<u16>,
-        /// How often, since this was last reported.
-        count: u64,
-        /// What came of it.
-        outcome: ConnectionOutcome,
-    },
+    Connection(Attempt),
     /// Packets left the workspace's network and were dropped.
-    Packets {
-        /// Their protocol.
-        protocol: Transport,
-        /// From where: an IP address.
-        source: String,
-        /// From which port; the last one seen.
-        source_port: Option<u16>,
-        /// Where to: an IP address.
-        destination: String,
-        /// To which port.
-        destination_port: Option<u16>,
-        /// How many, since this was last reported.
-        count: u64,
-        /// Their bytes.
-        bytes: u64,
-    },
+    Packets(Packets),
     /// A genome file was opened, is being read, or was closed.
-    FileRead {
-        /// Who opened it, if that could be seen.
-        by: Option<Actor>,
-        /// What is stored.
-        object: ObjectId,
-        /// The dataset it belongs to.
-        dataset: DatasetId,
-        /// Its name there.
-        name: String,
-        /// Bytes it has.
-        size: u64,
-        /// Which of its reports this is.
-        phase: ReadPhase,
-        /// Bytes handed out since it was opened.
-        bytes: u64,
-        /// How many reads those were.
-        reads: u64,
-    },
+    FileRead(FileRead),
     /// More was observed than is reported one by one.
-    Overflow {
-        /// Executions that were only counted.
-        processes: u64,
-        /// Attempts to connect that were only counted.
-        connections: u64,
-        /// Packets that were only counted.
-        packets: u64,
-        /// Reads of files that were only counted.
-        files: u64,
-        /// Some of what was executed or addressed, each with how often.
-        examples: Vec<String>,
-    },
+    Overflow(Overflow),
 }
 
-/// A process of a workspace.
+/// A program that was executed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Actor {
-    /// Its number on the host.
+pub struct Execution {
+    /// The file, as it is called in the workspace, links followed.
+    pub program: String,
+    /// Its arguments, the name it was called by first.
+    pub argv: Vec<String>,
+    /// The directory it was started in.
+    pub directory: Option<String>,
+    /// The number of the process on the host.
     pub pid: u32,
-    /// Its user, as numbered in the workspace.
+    /// The process that started it, if it was still there.
+    pub parent_pid: u32,
+    /// The parent's program, if it could be read.
+    pub parent_program: Option<String>,
+    /// The user, as numbered in the workspace.
     pub uid: u32,
+    /// What came of it.
+    pub outcome: ProcessOutcome,
+}
+
+/// A connection that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The family of the address.
+    pub family: NetworkFamily,
+    /// The protocol, if the socket could be looked at.
+    pub protocol: Transport,
+    /// The address: an IP address, or the name of a unix socket (`@` first if abstract).
+    pub address: String,
+    /// The port, where there is one.
+    pub port: Option<u16>,
+    /// The number of the process on the host.
+    pub pid: u32,
+    /// The user, as numbered in the workspace.
+    pub uid: u32,
+    /// The program that asked, if it could be read.
+    pub program: Option<String>,
+    /// How often, since this was last reported.
+    pub count: u64,
+    /// What came of it.
+    pub outcome: ConnectionOutcome,
+}
+
+/// Packets that were dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packets {
+    /// Their protocol.
+    pub protocol: Transport,
+    /// From where: an IP address.
+    pub source: String,
+    /// From which port; the last one seen.
+    pub source_port: Option<u16>,
+    /// Where to: an IP address.
+    pub destination: String,
+    /// To which port.
+    pub destination_port: Option<u16>,
+    /// How many, since this was last reported.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How it is known which process sent the first of them.
+    pub attribution: Attribution,
+    /// The number of that process on the host.
+    pub pid: Option<u32>,
+    /// Its user, as numbered in the workspace.
+    pub uid: Option<u32>,
     /// Its program, if it could be read.
     pub program: Option<String>,
+}
+
+/// A genome file that was opened, is being read, or was closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRead {
+    /// What is stored.
+    pub object: ObjectId,
+    /// The dataset it belongs to.
+    pub dataset: DatasetId,
+    /// Its name there.
+    pub name: String,
+    /// Bytes it has.
+    pub size: u64,
+    /// Which of its reports this is.
+    pub phase: ReadPhase,
+    /// Bytes handed out since it was opened.
+    pub bytes: u64,
+    /// How many reads those were.
+    pub reads: u64,
+    /// Who opened it, as numbered on the host, if that could be seen.
+    pub pid: Option<u32>,
+    /// The program that did, if it could be read.
+    pub program: Option<String>,
+}
+
+/// What was only counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overflow {
+    /// Executions.
+    pub processes: u64,
+    /// Attempts to connect.
+    pub connections: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Reads of files.
+    pub files: u64,
+    /// Some of what was executed or addressed, each with how often.
+    pub examples: Vec<String>,
 }
 
 /// The state of a host and of what runs on it, as it finds itself.
@@ -204,6 +230,16 @@ words! {
         Datagram = "datagram",
         /// Another, or one that could not be seen.
         Other = "other",
+    }
+
+    /// How it is known which process sent packets.
+    Attribution {
+        /// It had asked for a connection to there just before.
+        Attempt = "attempt",
+        /// It had the socket open from which they came.
+        Socket = "socket",
+        /// It is not known.
+        Unknown = "unknown",
     }
 
     /// What came of an attempt to connect.

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use audit::{Event, EventKind};
 use model::Timestamp;
-use model::observed::{NetworkFamily, ProcessOutcome, ReadPhase, Transport};
+use model::observed::{
+    Attempt, ConnectionOutcome, Execution, FileRead, NetworkFamily, ProcessOutcome, ReadPhase, Transport,
+};
 use serde_json::Value;
 use siem::detect::{Decoy, DecoyKind, Decoys, Detector, RuleSet};
 
@@ -59,53 +61,59 @@ fn entries() -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
             0..=5 => EventKind::ProcessStarted {
                 workspace,
                 agent,
-                program: "/usr/bin/samtools".to_owned(),
-                argv: [
-                    "samtools",
-                    "view",
-                    "-@",
-                    "4",
-                    "-b",
-                    "-o",
-                    "/home/p/out.bam",
-                    "/data/cohort/NA12878.bam",
-                ]
-                .map(str::to_owned)
-                .into_iter()
-                .chain([format!("chr{}:{n}-{}", n % 22, n + 1000)])
-                .collect(),
-                directory: Some("/home/p".to_owned()),
-                pid: 1000 + n as u32,
-                parent_pid: 999,
-                parent_program: Some("/usr/bin/bash".to_owned()),
-                uid: 1000,
-                outcome: ProcessOutcome::Started,
+                what: Execution {
+                    program: "/usr/bin/samtools".to_owned(),
+                    argv: [
+                        "samtools",
+                        "view",
+                        "-@",
+                        "4",
+                        "-b",
+                        "-o",
+                        "/home/p/out.bam",
+                        "/data/cohort/NA12878.bam",
+                    ]
+                    .map(str::to_owned)
+                    .into_iter()
+                    .chain([format!("chr{}:{n}-{}", n % 22, n + 1000)])
+                    .collect(),
+                    directory: Some("/home/p".to_owned()),
+                    pid: 1000 + n as u32,
+                    parent_pid: 999,
+                    parent_program: Some("/usr/bin/bash".to_owned()),
+                    uid: 1000,
+                    outcome: ProcessOutcome::Started,
+                },
             },
             6 | 7 => EventKind::FileRead {
                 workspace,
                 agent,
-                object: format!("obj:o{}", n % 50).parse()?,
-                dataset: "ds:cohort".parse()?,
-                name: "NA12878.bam".to_owned(),
-                size: 1 << 36,
-                phase: ReadPhase::Opened,
-                bytes: 0,
-                reads: 0,
-                pid: Some(1000),
-                program: Some("/usr/bin/samtools".to_owned()),
+                what: FileRead {
+                    object: format!("obj:o{}", n % 50).parse()?,
+                    dataset: "ds:cohort".parse()?,
+                    name: "NA12878.bam".to_owned(),
+                    size: 1 << 36,
+                    phase: ReadPhase::Opened,
+                    bytes: 0,
+                    reads: 0,
+                    pid: Some(1000),
+                    program: Some("/usr/bin/samtools".to_owned()),
+                },
             },
             8 => EventKind::ConnectionAttempted {
                 workspace,
                 agent,
-                family: NetworkFamily::Inet,
-                protocol: Transport::Tcp,
-                address: "127.0.0.1".to_owned(),
-                port: Some(8787),
-                pid: 1000,
-                uid: 1000,
-                program: Some("/usr/bin/rserver".to_owned()),
-                count: 1,
-                outcome: model::observed::ConnectionOutcome::Loopback,
+                what: Attempt {
+                    family: NetworkFamily::Inet,
+                    protocol: Transport::Tcp,
+                    address: "127.0.0.1".to_owned(),
+                    port: Some(8787),
+                    pid: 1000,
+                    uid: 1000,
+                    program: Some("/usr/bin/rserver".to_owned()),
+                    count: 1,
+                    outcome: ConnectionOutcome::Loopback,
+                },
             },
             _ => EventKind::RecordChanged {
                 record: audit::RecordKind::Object,

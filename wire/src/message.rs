@@ -16,7 +16,7 @@ pub use deposit::{DepositInput, DepositOutput, OpenDeposit};
 pub use session::{Command, Exited, OpenSession, Pty, SessionInput, SessionOutput, WindowSize};
 
 /// The version of the protocol spoken here. A broker rejects an agent that says another one.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Broker → agent, the first message on a stream that the broker opens.
 #[derive(Debug, Clone, PartialEq, Eq)]

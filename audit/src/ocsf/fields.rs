@@ -1,5 +1,7 @@
 //! How much each field of an exported event gives away, so that a collector need not see it all.
 
+use model::observed::{Attempt, Diagnosis, Execution, FileRead, Overflow, Packets};
+
 use crate::EventKind;
 
 /// Who may know the value of a field.
@@ -78,11 +80,16 @@ fn of_ocsf(path: &[&str]) -> Sensitivity {
 
 /// From the name of each kind, and of each of its fields with its class: the table, and a match that
 /// does not compile while a kind or a field is missing here.
+/// What an event carries whole (`what`) is classed beside it, field by field.
 macro_rules! classed {
-    ($($code:literal $kind:ident { $($field:ident: $class:ident),* })*) => {
+    ($($code:literal $kind:ident { $($field:ident: $class:ident),* }
+        $(+ $what:ident { $($part:ident: $part_class:ident),* })?)*) => {
         fn of_kind(code: &str) -> &'static [(&'static str, Sensitivity)] {
             match code {
-                $($code => &[$((stringify!($field), $class)),*],)*
+                $($code => &[
+                    $((stringify!($field), $class),)*
+                    $($((stringify!($part), $part_class),)*)?
+                ],)*
                 _ => &[],
             }
         }
@@ -90,7 +97,7 @@ macro_rules! classed {
         const KINDS: &[&str] = &[$($code),*];
 
         const _: fn(&EventKind) -> &'static str = |kind| match kind {
-            $(EventKind::$kind { $($field: _),* } => $code,)*
+            $(EventKind::$kind { $($field: _,)* $(what: $what { $($part: _),* })? } => $code,)*
         };
     };
 }
@@ -151,31 +158,31 @@ classed! {
     "read_failed" ReadFailed { agent: Internal, object: Internal, detail: Internal }
     "workspace_started" WorkspaceStarted { workspace: Personal, agent: Internal, cold_ms: Internal }
     "workspace_stopped" WorkspaceStopped { workspace: Personal, agent: Internal, reason: Internal }
-    "process_started" ProcessStarted {
-        workspace: Personal, agent: Internal, program: Personal, argv: Personal, directory: Personal,
-        pid: Public, parent_pid: Public, parent_program: Personal, uid: Internal, outcome: Public
+    "process_started" ProcessStarted { workspace: Personal, agent: Internal } + Execution {
+        program: Personal, argv: Personal, directory: Personal, pid: Public, parent_pid: Public,
+        parent_program: Personal, uid: Internal, outcome: Public
     }
-    "connection_attempted" ConnectionAttempted {
-        workspace: Personal, agent: Internal, family: Public, protocol: Public, address: Personal,
-        port: Personal, pid: Public, uid: Internal, program: Personal, count: Public, outcome: Public
+    "connection_attempted" ConnectionAttempted { workspace: Personal, agent: Internal } + Attempt {
+        family: Public, protocol: Public, address: Personal, port: Personal, pid: Public, uid: Internal,
+        program: Personal, count: Public, outcome: Public
     }
-    "packet_dropped" PacketDropped {
-        workspace: Personal, agent: Internal, protocol: Public, source: Personal, source_port: Personal,
-        destination: Personal, destination_port: Personal, count: Public, bytes: Public
+    "packet_dropped" PacketDropped { workspace: Personal, agent: Internal } + Packets {
+        protocol: Public, source: Personal, source_port: Personal, destination: Personal,
+        destination_port: Personal, count: Public, bytes: Public, attribution: Public, pid: Public,
+        uid: Internal, program: Personal
     }
-    "file_read" FileRead {
-        workspace: Personal, agent: Internal, object: Internal, dataset: Internal, name: Personal,
-        size: Internal, phase: Public, bytes: Internal, reads: Internal, pid: Public, program: Personal
+    "file_read" FileRead { workspace: Personal, agent: Internal } + FileRead {
+        object: Internal, dataset: Internal, name: Personal, size: Internal, phase: Public,
+        bytes: Internal, reads: Internal, pid: Public, program: Personal
     }
-    "activity_overflowed" ActivityOverflowed {
-        workspace: Personal, agent: Internal, processes: Public, connections: Public, packets: Public,
-        files: Public, examples: Personal
+    "activity_overflowed" ActivityOverflowed { workspace: Personal, agent: Internal } + Overflow {
+        processes: Public, connections: Public, packets: Public, files: Public, examples: Personal
     }
-    "agent_diagnosed" AgentDiagnosed {
-        agent: Internal, cause: Public, state: Public, facts: Internal, checks: Internal, changes: Internal
+    "agent_diagnosed" AgentDiagnosed { agent: Internal, state: Public } + Diagnosis {
+        cause: Public, facts: Internal, checks: Internal, changes: Internal
     }
-    "broker_diagnosed" BrokerDiagnosed {
-        cause: Public, state: Public, facts: Internal, checks: Internal, changes: Internal
+    "broker_diagnosed" BrokerDiagnosed { state: Public } + Diagnosis {
+        cause: Public, facts: Internal, checks: Internal, changes: Internal
     }
     "grant_created" GrantCreated { grant: Internal, dataset: Internal, grantee: Internal, until: Public }
     "grant_revoked" GrantRevoked { grant: Internal, dataset: Internal, reason: Personal }

@@ -23,50 +23,39 @@ const BLOCKED: u8 = 2;
 pub(super) fn about(kind: &EventKind) -> Vec<(&'static str, Value)> {
     use EventKind as K;
     match kind {
-        K::ProcessStarted {
-            agent, program, argv, directory, pid, parent_pid, parent_program, uid, ..
-        } => {
-            let mut process = process(*pid, Some(program));
-            process["cmd_line"] = json!(argv.join(" "));
-            process["user"] = json!({ "uid": uid.to_string() });
-            process["parent_process"] = self::process(*parent_pid, parent_program.as_deref());
-            if let Some(directory) = directory {
+        K::ProcessStarted { agent, what, .. } => {
+            let mut process = process(what.pid, Some(&what.program));
+            process["cmd_line"] = json!(what.argv.join(" "));
+            process["user"] = json!({ "uid": what.uid.to_string() });
+            process["parent_process"] = self::process(what.parent_pid, what.parent_program.as_deref());
+            if let Some(directory) = &what.directory {
                 process["working_directory"] = json!(directory);
             }
             vec![("process", process), ("launch_type_id", json!(EXEC)), device(agent)]
         }
-        K::ConnectionAttempted { agent, family, protocol, address, port, count, outcome, .. } => {
-            let direction = if *outcome == ConnectionOutcome::Blocked { OUTBOUND } else { LOCAL };
+        K::ConnectionAttempted { agent, what, .. } => {
+            let direction = if what.outcome == ConnectionOutcome::Blocked { OUTBOUND } else { LOCAL };
+            let version = version(what.family, &what.address);
             vec![
-                ("dst_endpoint", endpoint(address, *port)),
-                ("connection_info", connection(protocol.code(), direction, version(*family, address))),
-                ("count", json!(count)),
+                ("dst_endpoint", endpoint(&what.address, what.port)),
+                ("connection_info", connection(what.protocol.code(), direction, version)),
+                ("count", json!(what.count)),
                 device(agent),
             ]
         }
-        K::PacketDropped {
-            agent,
-            protocol,
-            source,
-            source_port,
-            destination,
-            destination_port,
-            count,
-            bytes,
-            ..
-        } => vec![
-            ("src_endpoint", endpoint(source, *source_port)),
-            ("dst_endpoint", endpoint(destination, *destination_port)),
-            (
-                "connection_info",
-                connection(protocol.code(), OUTBOUND, version(NetworkFamily::Other, destination)),
-            ),
-            ("traffic", json!({ "packets_out": count, "bytes_out": bytes })),
-            ("count", json!(count)),
-            device(agent),
-        ],
-        K::FileRead { agent, object, name, .. } => {
-            vec![bucket("object", object, Some(name)), device(agent)]
+        K::PacketDropped { agent, what, .. } => {
+            let version = version(NetworkFamily::Other, &what.destination);
+            vec![
+                ("src_endpoint", endpoint(&what.source, what.source_port)),
+                ("dst_endpoint", endpoint(&what.destination, what.destination_port)),
+                ("connection_info", connection(what.protocol.code(), OUTBOUND, version)),
+                ("traffic", json!({ "packets_out": what.count, "bytes_out": what.bytes })),
+                ("count", json!(what.count)),
+                device(agent),
+            ]
+        }
+        K::FileRead { agent, what, .. } => {
+            vec![bucket("object", &what.object, Some(&what.name)), device(agent)]
         }
         K::ActivityOverflowed { agent, .. } => vec![
             ("activity_name", json!("Overflow")),
@@ -74,9 +63,9 @@ pub(super) fn about(kind: &EventKind) -> Vec<(&'static str, Value)> {
             ("src_endpoint", json!({ "svc_name": SELF })),
             device(agent),
         ],
-        K::AgentDiagnosed { agent, checks, .. } => vec![assessments(checks), device(agent)],
-        K::BrokerDiagnosed { checks, .. } => {
-            vec![assessments(checks), ("device", json!({ "type_id": SERVER, "name": "broker" }))]
+        K::AgentDiagnosed { agent, what, .. } => vec![assessments(&what.checks), device(agent)],
+        K::BrokerDiagnosed { what, .. } => {
+            vec![assessments(&what.checks), ("device", json!({ "type_id": SERVER, "name": "broker" }))]
         }
         _ => Vec::new(),
     }
@@ -86,23 +75,20 @@ pub(super) fn about(kind: &EventKind) -> Vec<(&'static str, Value)> {
 pub(super) fn complete(kind: &EventKind, fields: &mut Map<String, Value>) {
     use EventKind as K;
     let by = match kind {
-        K::ProcessStarted { parent_pid, parent_program, .. } => {
-            Some(process(*parent_pid, parent_program.as_deref()))
-        }
-        K::ConnectionAttempted { pid, program, .. } => Some(process(*pid, program.as_deref())),
-        K::FileRead { pid: Some(pid), program, .. } => Some(process(*pid, program.as_deref())),
+        K::ProcessStarted { what, .. } => Some((what.parent_pid, &what.parent_program)),
+        K::ConnectionAttempted { what, .. } => Some((what.pid, &what.program)),
+        K::PacketDropped { what, .. } => what.pid.map(|pid| (pid, &what.program)),
+        K::FileRead { what, .. } => what.pid.map(|pid| (pid, &what.program)),
         _ => None,
     };
-    if let Some(by) = by
+    if let Some((pid, program)) = by
         && let Some(actor) = fields.entry("actor").or_insert_with(|| json!({})).as_object_mut()
     {
-        actor.insert("process".to_owned(), by);
+        actor.insert("process".to_owned(), process(pid, program.as_deref()));
     }
     let fate = match kind {
-        K::ConnectionAttempted { outcome: ConnectionOutcome::Blocked, .. } | K::PacketDropped { .. } => {
-            BLOCKED
-        }
-        K::ConnectionAttempted { .. } => ALLOWED,
+        K::ConnectionAttempted { what, .. } if what.outcome != ConnectionOutcome::Blocked => ALLOWED,
+        K::ConnectionAttempted { .. } | K::PacketDropped { .. } => BLOCKED,
         _ => return,
     };
     for field in ["action_id", "disposition_id"] {

@@ -80,39 +80,43 @@ pub(crate) fn sentence(kind: &EventKind) -> String {
         K::WorkspaceStopped { workspace, agent, reason } => {
             format!("{workspace} on {agent} stopped: {reason}")
         }
-        K::ProcessStarted { workspace, program, argv, outcome: ProcessOutcome::Started, .. } => {
-            format!("{program} was executed in {workspace}: {}", argv.join(" "))
+        K::ProcessStarted { workspace, what, .. } => {
+            let (program, argv) = (&what.program, what.argv.join(" "));
+            match what.outcome {
+                ProcessOutcome::Started => format!("{program} was executed in {workspace}: {argv}"),
+                other => format!("{program} was to be executed in {workspace} ({}): {argv}", other.code()),
+            }
         }
-        K::ProcessStarted { workspace, program, argv, outcome, .. } => {
-            format!("{program} was to be executed in {workspace} ({}): {}", outcome.code(), argv.join(" "))
-        }
-        K::ConnectionAttempted { workspace, protocol, address, port, outcome, .. } => {
-            let at = at(address, *port);
+        K::ConnectionAttempted { workspace, what, .. } => {
+            let at = at(&what.address, what.port);
             format!(
                 "a connection from {workspace} to {at} ({}) was asked for: {}",
-                protocol.code(),
-                outcome.code()
+                what.protocol.code(),
+                what.outcome.code()
             )
         }
-        K::PacketDropped { workspace, protocol, destination, destination_port, count, .. } => {
-            let at = at(destination, *destination_port);
-            format!("{count} packets from {workspace} to {at} ({}) were dropped", protocol.code())
+        K::PacketDropped { workspace, what, .. } => {
+            let at = at(&what.destination, what.destination_port);
+            let by = what.program.as_ref().map(|program| format!(" of {program}")).unwrap_or_default();
+            let (count, protocol) = (what.count, what.protocol.code());
+            format!("{count} packets{by} from {workspace} to {at} ({protocol}) were dropped")
         }
-        K::FileRead { workspace, object, phase: ReadPhase::Opened, .. } => {
-            format!("{object} was opened in {workspace}")
-        }
-        K::FileRead { workspace, object, phase, bytes, .. } => {
-            format!("{bytes} bytes of {object} were read in {workspace} ({})", phase.code())
-        }
-        K::ActivityOverflowed { workspace, processes, connections, packets, files, .. } => format!(
-            "more was done in {workspace} than is recorded one by one: {processes} executions, \
-             {connections} connections, {packets} packets, {files} reads"
+        K::FileRead { workspace, what, .. } => match what.phase {
+            ReadPhase::Opened => format!("{} was opened in {workspace}", what.object),
+            phase => {
+                format!("{} bytes of {} were read in {workspace} ({})", what.bytes, what.object, phase.code())
+            }
+        },
+        K::ActivityOverflowed { workspace, what, .. } => format!(
+            "more was done in {workspace} than is recorded one by one: {} executions, {} connections, \
+             {} packets, {} reads",
+            what.processes, what.connections, what.packets, what.files
         ),
-        K::AgentDiagnosed { agent, cause, state, .. } => {
-            format!("{agent} examined itself ({}): {}", cause.code(), state.code())
+        K::AgentDiagnosed { agent, state, what } => {
+            format!("{agent} examined itself ({}): {}", what.cause.code(), state.code())
         }
-        K::BrokerDiagnosed { cause, state, .. } => {
-            format!("the broker examined itself ({}): {}", cause.code(), state.code())
+        K::BrokerDiagnosed { state, what } => {
+            format!("the broker examined itself ({}): {}", what.cause.code(), state.code())
         }
         K::GrantCreated { grant, dataset, grantee, until } => {
             format!("{grant}: {grantee} may use {dataset} until {until}")

@@ -3,8 +3,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use model::observed::{
-    Check, CheckState, ConnectionOutcome, DiagnosisCause, Fact, NetworkFamily, ProcessOutcome, ReadPhase,
-    Transport,
+    Attempt, Attribution, Check, CheckState, ConnectionOutcome, Diagnosis, DiagnosisCause, Execution, Fact,
+    FileRead, NetworkFamily, Overflow, Packets, ProcessOutcome, ReadPhase, Transport,
 };
 use model::{ManualClock, SeededEntropy, Timestamp};
 
@@ -61,63 +61,75 @@ fn kinds() -> Vec<EventKind> {
     let process = |outcome| K::ProcessStarted {
         workspace: workspace(),
         agent: agent(),
-        program: "/usr/bin/研究".to_owned(),
-        argv: vec!["samtools".to_owned(), text()],
-        directory: Some("/home/alice".to_owned()),
-        pid: 4242,
-        parent_pid: 4241,
-        parent_program: Some("/home/alice/run".to_owned()),
-        uid: 1000,
-        outcome,
+        what: Execution {
+            program: "/usr/bin/研究".to_owned(),
+            argv: vec!["samtools".to_owned(), text()],
+            directory: Some("/home/alice".to_owned()),
+            pid: 4242,
+            parent_pid: 4241,
+            parent_program: Some("/home/alice/run".to_owned()),
+            uid: 1000,
+            outcome,
+        },
     };
     let connection = |family, address: &str, port, outcome| K::ConnectionAttempted {
         workspace: workspace(),
         agent: agent(),
-        family,
-        protocol: Transport::Tcp,
-        address: address.to_owned(),
-        port,
-        pid: 4242,
-        uid: 1000,
-        program: Some("/home/alice/run".to_owned()),
-        count: 3,
-        outcome,
+        what: Attempt {
+            family,
+            protocol: Transport::Tcp,
+            address: address.to_owned(),
+            port,
+            pid: 4242,
+            uid: 1000,
+            program: Some("/home/alice/run".to_owned()),
+            count: 3,
+            outcome,
+        },
     };
-    let packets = |source: &str, destination: &str, port| K::PacketDropped {
+    let packets = |source: &str, destination: &str, port, attribution, by: Option<u32>| K::PacketDropped {
         workspace: workspace(),
         agent: agent(),
-        protocol: Transport::Udp,
-        source: source.to_owned(),
-        source_port: port,
-        destination: destination.to_owned(),
-        destination_port: port,
-        count: 70,
-        bytes: 4200,
+        what: Packets {
+            protocol: Transport::Udp,
+            source: source.to_owned(),
+            source_port: port,
+            destination: destination.to_owned(),
+            destination_port: port,
+            count: 70,
+            bytes: 4200,
+            attribution,
+            pid: by,
+            uid: by.map(|_| 1000),
+            program: by.map(|_| "/home/alice/run".to_owned()),
+        },
     };
     let read = |phase, by: Option<u32>| K::FileRead {
         workspace: workspace(),
         agent: agent(),
-        object: object(),
-        dataset: dataset(),
-        name: text(),
-        size: 1 << 40,
-        phase,
-        bytes: 77,
-        reads: 3,
-        pid: by,
-        program: by.map(|_| "/home/alice/run".to_owned()),
+        what: FileRead {
+            object: object(),
+            dataset: dataset(),
+            name: text(),
+            size: 1 << 40,
+            phase,
+            bytes: 77,
+            reads: 3,
+            pid: by,
+            program: by.map(|_| "/home/alice/run".to_owned()),
+        },
     };
     let checks =
         |state| vec![Check { name: "cpu.meltdown".to_owned(), state, detail: "Vulnerable".to_owned() }];
     let facts = || vec![Fact { name: "kernel".to_owned(), value: "6.1".to_owned() }];
-    let agent_diagnosed = |cause, state| K::AgentDiagnosed {
-        agent: agent(),
+    let diagnosis = |cause, state| Diagnosis {
         cause,
-        state,
         facts: facts(),
         checks: checks(state),
         changes: vec!["kernel: 6.0, now 6.1".to_owned()],
     };
+    let agent_diagnosed =
+        |cause, state| K::AgentDiagnosed { agent: agent(), state, what: diagnosis(cause, state) };
     vec![
         process(ProcessOutcome::Started),
         process(ProcessOutcome::NotFound),
@@ -125,29 +137,19 @@ fn kinds() -> Vec<EventKind> {
         connection(NetworkFamily::Inet6, "2001:db8::7", Some(443), ConnectionOutcome::Blocked),
         connection(NetworkFamily::Inet, "127.0.0.1", Some(8888), ConnectionOutcome::Loopback),
         connection(NetworkFamily::Unix, "/home/alice/socket", None, ConnectionOutcome::Local),
-        packets("192.0.2.7", "192.0.2.7", Some(53)),
-        packets("2001:db8::7", "2001:db8::7", None),
+        packets("192.0.2.7", "192.0.2.7", Some(53), Attribution::Socket, Some(4242)),
+        packets("2001:db8::7", "2001:db8::7", None, Attribution::Unknown, None),
         read(ReadPhase::Opened, Some(4242)),
         read(ReadPhase::Closed, None),
         K::ActivityOverflowed {
             workspace: workspace(),
             agent: agent(),
-            processes: 1,
-            connections: 2,
-            packets: 3,
-            files: 4,
-            examples: vec![text()],
+            what: Overflow { processes: 1, connections: 2, packets: 3, files: 4, examples: vec![text()] },
         },
         agent_diagnosed(DiagnosisCause::Start, CheckState::Ok),
         agent_diagnosed(DiagnosisCause::Interval, CheckState::Warning),
         agent_diagnosed(DiagnosisCause::Change, CheckState::Failed),
-        K::BrokerDiagnosed {
-            cause: DiagnosisCause::Start,
-            state: CheckState::Ok,
-            facts: facts(),
-            checks: checks(CheckState::Ok),
-            changes: Vec::new(),
-        },
+        K::BrokerDiagnosed { state: CheckState::Ok, what: diagnosis(DiagnosisCause::Start, CheckState::Ok) },
         K::Started { process: "broker".to_owned(), version: "0.1.0".to_owned() },
         K::Stopped { process: "broker".to_owned(), reason: text() },
         K::LoginSucceeded { method: "key".to_owned(), key_fingerprint: "SHA256:abc".to_owned() },

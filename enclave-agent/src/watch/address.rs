@@ -4,8 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use model::observed::{ConnectionOutcome, NetworkFamily};
 
-use super::barrier::{OWN_V4, OWN_V6};
-
+/// The workspace's addresses, which are nobody's: the dummy address (RFC 7600), and one of the prefix
+/// whose packets are discarded (RFC 6666).
+pub const OWN_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+/// See [`OWN_V4`].
+pub const OWN_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 /// The longest address that is read: `struct sockaddr_storage`.
 pub const ADDRESS_MAX: usize = 128;
 /// The name service that programs look for at every look-up of a user, and that no workspace has.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use model::SessionId;
-use model::observed::{Actor, Observation, Transport};
+use model::observed::{Attempt, Observation, Transport};
 
 use super::address::Address;
+use super::processes::Actor;
 
 /// Attempts that are told apart at once; further ones are only counted.
 const KINDS: usize = 64;
@@ -72,16 +73,19 @@ impl Attempts {
 }
 
 fn observation((session, _, to): &Kind, seen: &Seen) -> (Option<SessionId>, Observation) {
-    let what = Observation::Connection {
-        by: seen.by.clone(),
+    let Actor { pid, uid, program } = seen.by.clone();
+    let what = Attempt {
         family: to.family,
         protocol: seen.protocol,
         address: to.name.clone(),
         port: to.port,
+        pid,
+        uid,
+        program,
         count: seen.count,
         outcome: to.outcome,
     };
-    (session.clone(), what)
+    (session.clone(), Observation::Connection(what))
 }
 
 #[cfg(test)]
@@ -98,14 +102,11 @@ mod tests {
             assert!(attempts.note(None, by(pid), to(80), Transport::Tcp, start));
         }
         let told = attempts.due(start);
-        assert!(matches!(told[..], [(None, Observation::Connection { count: 5, .. })]), "{told:?}");
+        assert!(matches!(told[..], [(None, Observation::Connection(Attempt { count: 5, .. }))]), "{told:?}");
         attempts.note(None, by(9), to(80), Transport::Tcp, start);
         assert!(attempts.due(start).is_empty());
         let told = attempts.due(start + AGAIN);
-        assert!(matches!(
-            &told[..],
-            [(None, Observation::Connection { count: 1, by: Actor { pid: 9, .. }, .. })]
-        ));
+        assert!(matches!(&told[..], [(None, Observation::Connection(Attempt { count: 1, pid: 9, .. }))]));
         let room =
             (0..=255).filter(|port| attempts.note(None, by(1), to(*port), Transport::Tcp, start)).count();
         assert_eq!(room, KINDS);

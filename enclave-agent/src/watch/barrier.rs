@@ -11,7 +11,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -22,34 +22,46 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::Mode;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Semaphore;
 
+use super::address::{OWN_V4, OWN_V6};
+use super::senders::Sockets;
 use super::{Watcher, packets, refusal};
 
 /// The interface's name in the workspace.
 const NAME: &str = "barrier0";
-/// The workspace's addresses, which are nobody's: the dummy address (RFC 7600), and one of the prefix
-/// whose packets are discarded (RFC 6666).
-pub const OWN_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
-/// See [`OWN_V4`].
-pub const OWN_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 /// The longest packet the interface takes.
 const MTU: usize = 1500;
 /// Packets that are read and answered in one [`PAUSE`].
 const PACKETS: u32 = 256;
 /// How long the queue is left alone after so many.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Senders that are looked for at once, in one workspace.
+const SEARCHES: usize = 2;
 
 /// The agent's side of a workspace's interface.
 #[derive(Debug)]
 pub struct Barrier {
     tun: AsyncFd<OwnedFd>,
+    /// The same, for answers that are given from elsewhere.
+    answers: Arc<OwnedFd>,
     counters: Counters,
+    sockets: Arc<Sockets>,
+    searches: Arc<Semaphore>,
+}
+
+/// A barrier that nobody guards yet.
+#[derive(Debug)]
+pub struct Raised {
+    tun: OwnedFd,
+    counters: Counters,
+    sockets: Sockets,
 }
 
 impl Barrier {
     /// Puts the interface into the network namespace of process `pid`. Blocks for a moment; needs
     /// root and `/dev/net/tun`.
-    pub fn raise(pid: i32) -> io::Result<(OwnedFd, Counters)> {
+    pub fn raise(pid: i32) -> io::Result<Raised> {
         // A thread changes its namespace and ends; no other work ever runs there.
         let raising = std::thread::Builder::new().name("barrier".to_owned()).spawn(move || {
             let namespace = File::open(format!("/proc/{pid}/ns/net"))?;
@@ -59,16 +71,19 @@ impl Barrier {
             let mut counters = Counters { file: File::open("/proc/thread-self/net/dev")?, dropped: 0 };
             // What the kernel itself sent while the interface came up.
             counters.more_dropped();
-            Ok((tun, counters))
+            Ok(Raised { tun, counters, sockets: Sockets::here()? })
         })?;
         raising.join().unwrap_or_else(|_| Err(io::Error::other("the thread that raised the barrier died")))
     }
 
     /// Takes the agent's side over. Call it inside the runtime that is to read.
-    pub fn new((tun, counters): (OwnedFd, Counters)) -> io::Result<Barrier> {
+    pub fn new(Raised { tun, counters, sockets }: Raised) -> io::Result<Barrier> {
         let flags = OFlag::from_bits_retain(fcntl(&tun, FcntlArg::F_GETFL)?);
         fcntl(&tun, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Barrier { tun: crate::descriptors::register(tun)?, counters })
+        let answers = Arc::new(tun.try_clone()?);
+        let searches = Arc::new(Semaphore::new(SEARCHES));
+        let tun = crate::descriptors::register(tun)?;
+        Ok(Barrier { tun, answers, counters, sockets: Arc::new(sockets), searches })
     }
 
     /// Notes and answers packets until the interface is gone.
@@ -103,17 +118,34 @@ impl Barrier {
         }
     }
 
-    fn take(&self, bytes: &[u8], watcher: &Watcher) {
+    fn take(&self, bytes: &[u8], watcher: &Arc<Watcher>) {
         let Some(packet) = packets::parse(bytes) else { return watcher.packets_lost(1) };
         if packet.is_of_the_kernel() {
             return;
         }
-        watcher.packet(&packet, bytes.len(), Instant::now());
-        if let Some(answer) = refusal::answer(&packet, bytes) {
-            // A full queue only means that the sender waits for its own time-out.
-            let _ = nix::unistd::write(self.tun.get_ref(), &answer);
+        let unknown = watcher.packet(&packet, bytes.len(), Instant::now());
+        let answer = refusal::answer(&packet, bytes);
+        if !unknown {
+            return give(&self.answers, answer);
         }
+        let Ok(turn) = self.searches.clone().try_acquire_owned() else {
+            watcher.sent(&packet, None);
+            return give(&self.answers, answer);
+        };
+        let (sockets, watcher, answers) = (self.sockets.clone(), watcher.clone(), self.answers.clone());
+        tokio::task::spawn_blocking(move || {
+            let sender = sockets.sender(&packet);
+            watcher.sent(&packet, sender);
+            // Only now: a socket that was refused is soon closed.
+            give(&answers, answer);
+            drop(turn);
+        });
     }
+}
+
+fn give(to: &OwnedFd, answer: Option<Vec<u8>>) {
+    // A full queue only means that the sender waits for its own time-out.
+    let _ = answer.map(|answer| nix::unistd::write(to, &answer));
 }
 
 /// What the interface counts by itself.

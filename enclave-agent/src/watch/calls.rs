@@ -16,13 +16,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use model::observed::{Actor, Observation};
+use model::observed::Execution;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::{Value, json};
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 
+use super::processes::Actor;
 use super::{Watcher, address, processes};
 
 /// The calls that are looked at. `sendto` and its like are not: what they send outside is seen as
@@ -135,18 +136,21 @@ fn answer(filter: &OwnedFd, call: &libc::seccomp_notif, watcher: &Watcher) {
     let mut id = call.id;
     // What was read is the caller's only if the caller is still there.
     let valid = ask(filter, IS_VALID, (&raw mut id).cast()).is_ok();
+    let mut seen = Some(seen).filter(|_| valid);
+    if matches!(seen, Some(Seen::Attempt(..))) {
+        // Before the kernel sends anything: the packet is known by it.
+        seen.take().into_iter().for_each(|seen| note(seen, watcher));
+    }
     let mut response = libc::seccomp_notif_resp { id: call.id, val: 0, error: 0, flags: CONTINUE };
     // It fails where the caller is gone.
     let _ = ask(filter, SEND, (&raw mut response).cast());
-    if valid {
-        note(seen, watcher);
-    }
+    seen.into_iter().for_each(|seen| note(seen, watcher));
 }
 
 /// What a call is about.
 enum Seen {
     /// An execution, by the mark of its session.
-    Execution(Option<u32>, Observation),
+    Execution(Option<u32>, Execution),
     /// An attempt to connect.
     Attempt(Option<u32>, Actor, address::Address, model::observed::Transport),
     /// One beyond the budget: the program's name, if it is an execution.
@@ -172,14 +176,15 @@ fn see(call: &libc::seccomp_notif, watcher: &Watcher) -> Seen {
     let directory = processes::directory(pid);
     let base = base.filter(|base| *base != libc::AT_FDCWD);
     let (program, outcome) = processes::executable(pid, base, &named, directory.as_deref());
-    let what = Observation::Process {
-        parent_pid: status.parent,
-        parent_program: processes::program(status.parent),
+    let what = Execution {
         program,
         argv: processes::arguments(pid, arguments),
         directory,
+        pid: by.pid,
+        parent_pid: status.parent,
+        parent_program: processes::program(status.parent),
+        uid: by.uid,
         outcome,
-        by,
     };
     Seen::Execution(status.mark, what)
 }

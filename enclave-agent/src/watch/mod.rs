@@ -14,13 +14,14 @@ pub mod packets;
 pub mod processes;
 mod readings;
 pub mod refusal;
+pub mod senders;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use model::observed::{Actor, Observation, Transport};
+use model::observed::{Execution, Observation, Overflow, Transport};
 use model::{SessionId, WorkspaceId};
 use serde::Deserialize;
 use sharding::vault::Fault;
@@ -35,8 +36,10 @@ use attempts::Attempts;
 pub(crate) use barrier::Barrier;
 use budget::Budget;
 pub(crate) use calls::{Reception, notify};
-use packets::{Flows, Packet};
+use packets::{Flows, Packet, Sender};
+use processes::Actor;
 use readings::{Opened, Readings};
+use senders::Announced;
 
 /// How often what is seen is told.
 const TICK: Duration = Duration::from_millis(100);
@@ -78,6 +81,7 @@ pub struct Watcher {
 struct State {
     budget: Budget,
     flows: Flows,
+    announced: Announced,
     attempts: Attempts,
     readings: Readings,
     /// By the mark that their processes carry; whether they go on.
@@ -104,6 +108,7 @@ impl Watcher {
         let state = State {
             budget: Budget::new(eyes.burst, eyes.per_second, now),
             flows: Flows::default(),
+            announced: Announced::default(),
             attempts: Attempts::default(),
             readings: Readings::default(),
             sessions: HashMap::new(),
@@ -149,12 +154,12 @@ impl Watcher {
         self.lock().budget.take(now)
     }
 
-    pub(crate) fn executed(&self, mark: Option<u32>, what: Observation) {
+    pub(crate) fn executed(&self, mark: Option<u32>, what: Execution) {
         if mark.is_none() && is_pid_1(&what) {
             return;
         }
         let session = self.lock().session(mark);
-        if !self.offer(session, what) {
+        if !self.offer(session, Observation::Process(what)) {
             self.lock().beyond.processes += 1;
         }
     }
@@ -168,6 +173,7 @@ impl Watcher {
         now: Instant,
     ) {
         let mut state = self.lock();
+        state.announced.note(&by, mark, &to, transport, now);
         let session = state.session(mark);
         if !state.attempts.note(session, by, to, transport, now) {
             state.beyond.connections += 1;
@@ -188,8 +194,15 @@ impl Watcher {
         }
     }
 
-    pub(crate) fn packet(&self, packet: &Packet, bytes: usize, now: Instant) {
-        self.lock().flows.note(packet, bytes, now);
+    /// Whether the sender of this packet is to be looked for, and given to [`Watcher::sent`].
+    pub(crate) fn packet(&self, packet: &Packet, bytes: usize, now: Instant) -> bool {
+        let mut state = self.lock();
+        let announced = state.announced.take(packet, now);
+        state.flows.note(packet, bytes, announced, now)
+    }
+
+    pub(crate) fn sent(&self, packet: &Packet, sender: Option<Sender>) {
+        self.lock().flows.sent(packet, sender);
     }
 
     pub(crate) fn packets_lost(&self, count: u64) {
@@ -199,10 +212,11 @@ impl Watcher {
     fn tell(&self, now: Instant, last: bool) {
         let (packets, others, summary) = {
             let mut state = self.lock();
-            // Without processes' marks: a packet is of a session only if there is one alone.
+            // Whose sender is not known, or carries no mark, is of a session if there is one alone.
             let only = state.only_session();
             let packets = if last { state.flows.rest() } else { state.flows.due(now) };
-            let packets: Vec<_> = packets.into_iter().map(|what| (only.clone(), what)).collect();
+            let session = |mark| state.session(mark).or_else(|| only.clone());
+            let packets: Vec<_> = packets.into_iter().map(|(mark, what)| (session(mark), what)).collect();
             let mut others = if last { state.attempts.rest() } else { state.attempts.due(now) };
             others.extend(if last { state.readings.rest() } else { state.readings.due(now) });
             let summary = if last || now.duration_since(state.summed_up) >= SUMMARY {
@@ -233,15 +247,15 @@ impl Watcher {
         let mut state = self.lock();
         let beyond = &mut state.beyond;
         match what {
-            Observation::Process { .. } => beyond.processes += 1,
-            Observation::Connection { count, .. } => beyond.connections += count,
-            Observation::Packets { count, .. } => beyond.packets += count,
-            Observation::FileRead { .. } => beyond.files += 1,
-            Observation::Overflow { processes, connections, packets, files, .. } => {
-                beyond.processes += processes;
-                beyond.connections += connections;
-                beyond.packets += packets;
-                beyond.files += files;
+            Observation::Process(_) => beyond.processes += 1,
+            Observation::Connection(what) => beyond.connections += what.count,
+            Observation::Packets(what) => beyond.packets += what.count,
+            Observation::FileRead(_) => beyond.files += 1,
+            Observation::Overflow(what) => {
+                beyond.processes += what.processes;
+                beyond.connections += what.connections;
+                beyond.packets += what.packets;
+                beyond.files += what.files;
             }
         }
     }
@@ -252,8 +266,8 @@ impl Watcher {
 }
 
 /// Whether it is the runtime that starts the workspace's first process, before there is any person.
-fn is_pid_1(what: &Observation) -> bool {
-    matches!(what, Observation::Process { by, program, .. } if by.uid == 0 && program == INIT)
+fn is_pid_1(what: &Execution) -> bool {
+    what.uid == 0 && what.program == INIT
 }
 
 impl State {
@@ -275,7 +289,8 @@ impl State {
         examples.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         let examples = examples.into_iter().map(|(program, count)| format!("{count} × {program}")).collect();
         let any = processes + connections + packets + files > 0;
-        any.then_some(Observation::Overflow { processes, connections, packets, files, examples })
+        let what = Overflow { processes, connections, packets, files, examples };
+        any.then_some(Observation::Overflow(what))
     }
 }
 

@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use model::observed::{Observation, Transport};
+use model::observed::{Attribution, Observation, Packets, Transport};
+
+use super::processes::Actor;
 
 /// Destinations that are told apart at once; packets to further ones are only counted.
 const FLOWS: usize = 64;
 /// How long more packets of a flow are counted before they are told.
 const AGAIN: Duration = Duration::from_secs(10);
+/// How long a flow waits to be told while its sender is looked for.
+const SOUGHT: Duration = Duration::from_secs(1);
 /// Extension headers of IPv6 that are looked past (RFC 8200, section 4).
 const EXTENSIONS: usize = 8;
 
@@ -32,6 +36,17 @@ pub struct Packet {
     pub fragment: bool,
     /// The first byte of the payload, which is the type where the protocol is ICMP.
     pub first: Option<u8>,
+}
+
+/// Who sent a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// The process.
+    pub by: Actor,
+    /// The mark of its session.
+    pub mark: Option<u32>,
+    /// How it is known.
+    pub how: Attribution,
 }
 
 /// Reads the head of an IP packet (RFC 791, RFC 8200); none if it is no such thing.
@@ -140,6 +155,16 @@ struct Seen {
     bytes: u64,
     told: Option<Instant>,
     last: Instant,
+    /// Who sent the first packet that is not told yet.
+    sender: Option<Sender>,
+    /// Since when that is being found out.
+    sought: Option<Instant>,
+}
+
+impl Flow {
+    fn of(packet: &Packet) -> Flow {
+        Flow { protocol: packet.protocol, destination: packet.destination, port: packet.destination_port }
+    }
 }
 
 /// The packets of one workspace, by where they were to go.
@@ -150,16 +175,14 @@ pub struct Flows {
 }
 
 impl Flows {
-    /// Counts a packet of so many bytes.
-    pub fn note(&mut self, packet: &Packet, bytes: usize, now: Instant) {
-        let flow = Flow {
-            protocol: packet.protocol,
-            destination: packet.destination,
-            port: packet.destination_port,
-        };
+    /// Counts a packet of so many bytes; `announced` is who asked for a connection to there just
+    /// before. Says whether its sender is to be looked for, and given to [`Flows::sent`]: it is the
+    /// first of those that are not told yet, and an announcement is certain of a stream alone.
+    pub fn note(&mut self, packet: &Packet, bytes: usize, announced: Option<Sender>, now: Instant) -> bool {
+        let flow = Flow::of(packet);
         if !self.flows.contains_key(&flow) && self.flows.len() >= FLOWS {
             self.others += 1;
-            return;
+            return false;
         }
         let seen = self.flows.entry(flow).or_insert(Seen {
             source: packet.source,
@@ -168,11 +191,31 @@ impl Flows {
             bytes: 0,
             told: None,
             last: now,
+            sender: None,
+            sought: None,
         });
+        let first = seen.count == 0;
         seen.source_port = packet.source_port;
         seen.count += 1;
         seen.bytes += bytes as u64;
         seen.last = now;
+        if !first {
+            return false;
+        }
+        let certain = announced.is_some() && packet.protocol == Transport::Tcp;
+        seen.sender = announced;
+        seen.sought = (!certain).then_some(now);
+        !certain
+    }
+
+    /// Who sent the packet of which that was to be found out; `None`: nobody was found.
+    pub fn sent(&mut self, packet: &Packet, sender: Option<Sender>) {
+        if let Some(seen) = self.flows.get_mut(&Flow::of(packet)) {
+            seen.sought = None;
+            if sender.is_some() {
+                seen.sender = sender;
+            }
+        }
     }
 
     /// Counts packets of which nothing else is known.
@@ -180,14 +223,17 @@ impl Flows {
         self.others += count;
     }
 
-    /// What is to be told now: each flow at its first packet, and then what came since, now and then.
-    pub fn due(&mut self, now: Instant) -> Vec<Observation> {
+    /// What is to be told now, each with the mark of its sender's session: each flow at its first
+    /// packet, once its sender was looked for, and then what came since, now and then.
+    pub fn due(&mut self, now: Instant) -> Vec<(Option<u32>, Observation)> {
         let mut told = Vec::new();
         for (flow, seen) in &mut self.flows {
-            let due = seen.told.is_none_or(|at| now.duration_since(at) >= AGAIN);
+            let due = seen.told.is_none_or(|at| now.duration_since(at) >= AGAIN)
+                && seen.sought.is_none_or(|since| now.duration_since(since) >= SOUGHT);
             if seen.count > 0 && due {
                 told.push(observation(flow, seen));
                 (seen.count, seen.bytes, seen.told) = (0, 0, Some(now));
+                (seen.sender, seen.sought) = (None, None);
             }
         }
         self.flows.retain(|_, seen| seen.count > 0 || now.duration_since(seen.last) < AGAIN);
@@ -195,7 +241,7 @@ impl Flows {
     }
 
     /// All that was not told yet, and there will be no more.
-    pub fn rest(&mut self) -> Vec<Observation> {
+    pub fn rest(&mut self) -> Vec<(Option<u32>, Observation)> {
         let flows = std::mem::take(&mut self.flows);
         flows.iter().filter(|(_, seen)| seen.count > 0).map(|(flow, seen)| observation(flow, seen)).collect()
     }
@@ -206,8 +252,9 @@ impl Flows {
     }
 }
 
-fn observation(flow: &Flow, seen: &Seen) -> Observation {
-    Observation::Packets {
+fn observation(flow: &Flow, seen: &Seen) -> (Option<u32>, Observation) {
+    let sender = seen.sender.as_ref();
+    let what = Packets {
         protocol: flow.protocol,
         source: seen.source.to_string(),
         source_port: seen.source_port,
@@ -215,7 +262,12 @@ fn observation(flow: &Flow, seen: &Seen) -> Observation {
         destination_port: flow.port,
         count: seen.count,
         bytes: seen.bytes,
-    }
+        attribution: sender.map_or(Attribution::Unknown, |sender| sender.how),
+        pid: sender.map(|sender| sender.by.pid),
+        uid: sender.map(|sender| sender.by.uid),
+        program: sender.and_then(|sender| sender.by.program.clone()),
+    };
+    (sender.and_then(|sender| sender.mark), Observation::Packets(what))
 }
 
 #[cfg(test)]
@@ -281,7 +333,10 @@ pub(super) mod tests {
             let [.., a, b] = n.to_be_bytes();
             let bytes = v4([203, 0, a, b], 53);
             let now = start + Duration::from_micros(u64::from(n) * 100);
-            flows.note(&parse(&bytes).unwrap(), bytes.len(), now);
+            let packet = parse(&bytes).unwrap();
+            if flows.note(&packet, bytes.len(), None, now) {
+                flows.sent(&packet, None);
+            }
             if n % 1000 == 0 {
                 told.extend(flows.due(now));
                 others += flows.take_others();
@@ -291,7 +346,7 @@ pub(super) mod tests {
         others += flows.take_others();
         assert!(told.len() <= 2 * FLOWS + 2, "{}", told.len());
         let counted: u64 =
-            told.iter().map(|o| if let Observation::Packets { count, .. } = o { *count } else { 0 }).sum();
+            told.iter().map(|(_, o)| if let Observation::Packets(p) = o { p.count } else { 0 }).sum();
         assert_eq!(counted + others, 100_000);
     }
 
@@ -300,14 +355,53 @@ pub(super) mod tests {
         let (mut flows, start) = (Flows::default(), Instant::now());
         let bytes = v4([203, 0, 113, 9], 53);
         let packet = parse(&bytes).unwrap();
-        flows.note(&packet, bytes.len(), start);
+        assert!(flows.note(&packet, bytes.len(), None, start));
+        flows.sent(&packet, None);
         assert_eq!(flows.due(start).len(), 1);
-        for _ in 0..7 {
-            flows.note(&packet, bytes.len(), start);
+        for n in 0..7 {
+            assert_eq!(flows.note(&packet, bytes.len(), None, start), n == 0);
         }
+        flows.sent(&packet, None);
         assert!(flows.due(start + AGAIN / 2).is_empty());
         let told = flows.due(start + AGAIN);
-        assert!(matches!(told[..], [Observation::Packets { count: 7, bytes: 224, .. }]), "{told:?}");
+        let [(None, Observation::Packets(packets))] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((packets.count, packets.bytes), (7, 224));
         assert!(flows.due(start + AGAIN * 3).is_empty() && flows.flows.is_empty());
+    }
+
+    #[test]
+    fn a_packet_waits_a_little_for_its_senders_name() {
+        let sender = |pid, how| Sender {
+            by: Actor { pid, uid: 1000, program: Some("/usr/bin/dig".to_owned()) },
+            mark: Some(5),
+            how,
+        };
+        let told = |told: Vec<(Option<u32>, Observation)>| match &told[..] {
+            [] => None,
+            [(mark, Observation::Packets(packets))] => Some((*mark, packets.attribution, packets.pid)),
+            other => panic!("{other:?}"),
+        };
+        let (udp, tcp) = (parse(&v4([203, 0, 113, 9], 53)).unwrap(), parse(&v6(443)).unwrap());
+        let (mut flows, start) = (Flows::default(), Instant::now());
+        // A datagram may be another's than whoever connected to there: the socket says it better.
+        let announced = Some(sender(1, Attribution::Attempt));
+        assert!(flows.note(&udp, 32, announced.clone(), start));
+        assert_eq!(told(flows.due(start)), None);
+        flows.sent(&udp, Some(sender(2, Attribution::Socket)));
+        assert_eq!(told(flows.due(start)), Some((Some(5), Attribution::Socket, Some(2))));
+        // The next ones are anybody's.
+        assert!(flows.note(&udp, 32, None, start));
+        assert_eq!(told(flows.due(start + AGAIN)), Some((None, Attribution::Unknown, None)));
+        // A stream begins with whoever asked for it.
+        assert!(!flows.note(&tcp, 60, announced.clone(), start));
+        assert_eq!(told(flows.due(start)), Some((Some(5), Attribution::Attempt, Some(1))));
+        // Nobody is waited for in vain; what was announced still counts.
+        let mut flows = Flows::default();
+        assert!(flows.note(&udp, 32, announced.clone(), start));
+        flows.sent(&udp, None);
+        assert_eq!(told(flows.due(start)), Some((Some(5), Attribution::Attempt, Some(1))));
+        let mut flows = Flows::default();
+        assert!(flows.note(&udp, 32, announced, start));
+        assert_eq!(told(flows.due(start + SOUGHT)), Some((Some(5), Attribution::Attempt, Some(1))));
     }
 }

@@ -8,7 +8,7 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-use model::observed::{Actor, ProcessOutcome, Transport};
+use model::observed::{ProcessOutcome, Transport};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
@@ -24,6 +24,17 @@ const ARGUMENT_MAX: usize = 256;
 const ARGUMENTS_MAX: usize = 24;
 /// Reads of another's memory end at pages, so that a missing one spoils only what is in it.
 const PAGE: usize = 4096;
+
+/// A process of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// Its number on the host.
+    pub pid: u32,
+    /// Its user, as numbered in the workspace.
+    pub uid: u32,
+    /// Its program, if it could be read.
+    pub program: Option<String>,
+}
 
 /// What `/proc/PID/status` says of a process (proc(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use model::observed::{Actor, Observation, ReadPhase};
+use model::observed::{FileRead, Observation, ReadPhase};
 use model::{DatasetId, ObjectId, SessionId};
+
+use super::processes::Actor;
 
 /// How long a file that nobody has open any more may be opened again before its reading has ended.
 const LINGER: Duration = Duration::from_secs(5);
@@ -122,10 +124,9 @@ impl Readings {
 fn observation(what: &Opened, reading: &Reading, phase: ReadPhase) -> (Option<SessionId>, Observation) {
     let Opened { session, program: _, object, dataset, name, size } = what.clone();
     let (bytes, reads) = if phase == ReadPhase::Opened { (0, 0) } else { (reading.bytes, reading.reads) };
-    (
-        session,
-        Observation::FileRead { by: reading.by.clone(), object, dataset, name, size, phase, bytes, reads },
-    )
+    let (pid, program) = reading.by.clone().map(|by| (by.pid, by.program)).unzip();
+    let what = FileRead { object, dataset, name, size, phase, bytes, reads, pid, program: program.flatten() };
+    (session, Observation::FileRead(what))
 }
 
 #[cfg(test)]
@@ -145,7 +146,7 @@ mod tests {
 
     fn phases(told: Vec<(Option<SessionId>, Observation)>) -> Vec<(ReadPhase, u64, u64)> {
         let phase = |(_, what)| match what {
-            Observation::FileRead { phase, bytes, reads, .. } => Some((phase, bytes, reads)),
+            Observation::FileRead(what) => Some((what.phase, what.bytes, what.reads)),
             _ => None,
         };
         told.into_iter().filter_map(phase).collect()

@@ -326,14 +326,13 @@ async fn needs_root_honest_work_is_seen_and_nothing_of_it_looks_like_an_attempt(
         let AgentEvent::Observed { session, what, .. } = event else { continue };
         assert_eq!(session.as_ref(), Some(&mine), "{what:?}");
         match what {
-            Observation::Process { program, outcome: ProcessOutcome::Started, .. } => {
-                programs.push(program.rsplit('/').next().unwrap().to_owned());
+            Observation::Process(what) if what.outcome == ProcessOutcome::Started => {
+                programs.push(what.program.rsplit('/').next().unwrap().to_owned());
             }
-            Observation::FileRead { phase, bytes, reads, size: of, by, object, .. } => {
-                assert_eq!((*of, object.as_str()), (size, "obj:vendor-0"));
-                let by = by.as_ref().and_then(|by| by.program.as_deref());
-                assert_eq!(by, Some("/usr/bin/samtools"));
-                phases.push((*phase, *bytes, *reads));
+            Observation::FileRead(what) => {
+                assert_eq!((what.size, what.object.as_str()), (size, "obj:vendor-0"));
+                assert_eq!(what.program.as_deref(), Some("/usr/bin/samtools"));
+                phases.push((what.phase, what.bytes, what.reads));
             }
             other => panic!("{other:?}"),
         }

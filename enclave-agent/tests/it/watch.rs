@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use enclave_agent::watch::Eyes;
 use enclave_agent::workspace::Limits;
 use model::SessionId;
-use model::observed::{ConnectionOutcome, Observation, ProcessOutcome, Transport};
+use model::observed::{
+    Attempt, Attribution, ConnectionOutcome, Execution, Observation, Packets, ProcessOutcome, Transport,
+};
 use wire::message::AgentEvent;
 
 use crate::bench::{Bench, Running, finish, owner};
@@ -38,8 +40,8 @@ impl Bench {
 
     fn packets(&self) -> u64 {
         let counted = |(_, _, what)| match what {
-            Observation::Packets { count, .. } => count,
-            Observation::Overflow { packets, .. } => packets,
+            Observation::Packets(what) => what.count,
+            Observation::Overflow(what) => what.packets,
             _ => 0,
         };
         self.observed().into_iter().map(counted).sum()
@@ -55,7 +57,7 @@ impl Running {
 }
 
 fn names(what: &Observation, address: &str) -> bool {
-    matches!(what, Observation::Packets { destination, .. } if destination == address)
+    matches!(what, Observation::Packets(packets) if packets.destination == address)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,7 +75,9 @@ async fn needs_root_a_packet_to_anywhere_is_told_at_once_and_its_sender_need_not
     let (at, _, what) = bench.observe(|what| names(what, "203.0.113.9")).await;
     println!("TCP: the sender heard after {took:?}; told {:?} after its start", at.duration_since(began));
     assert!(took < Duration::from_secs(1) && at.duration_since(began) < Duration::from_secs(1));
-    let Observation::Packets { protocol, destination_port, count, .. } = what else { unreachable!() };
+    let Observation::Packets(Packets { protocol, destination_port, count, .. }) = what else {
+        unreachable!()
+    };
     assert_eq!((protocol, destination_port, count), (Transport::Tcp, Some(443), 1));
 
     for (program, address, protocol) in [
@@ -105,7 +109,8 @@ async fn needs_root_a_packet_to_anywhere_is_told_at_once_and_its_sender_need_not
         assert!(said.contains("Error") && took < Duration::from_secs(3), "{took:?} {said}");
         let (_, _, what) = bench.observe(|what| names(what, address)).await;
         println!("{address}: {took:?}, {}", said.lines().last().unwrap_or_default());
-        assert!(matches!(what, Observation::Packets { protocol: p, .. } if p == protocol), "{what:?}");
+        let Observation::Packets(packets) = what else { unreachable!() };
+        assert_eq!(packets.protocol, protocol, "{packets:?}");
     }
     alice.0.stop().await.unwrap();
 }
@@ -166,15 +171,12 @@ async fn needs_root_what_is_executed_and_connected_to_is_seen() {
     let (process, streams) = alice.0.launch_for(&session, alice.launch_of(line)).await.unwrap();
     finish(process, streams).await;
     let find = async |program: &str| {
-        let (_, of, what) = bench
-            .observe(|what| matches!(what, Observation::Process { program: p, .. } if p == program))
-            .await;
+        let (_, of, what) =
+            bench.observe(|what| matches!(what, Observation::Process(what) if what.program == program)).await;
         assert_eq!(of.as_ref(), Some(&session), "{program}");
-        let Observation::Process { by, argv, directory, parent_program, outcome, parent_pid, .. } = what
-        else {
-            unreachable!()
-        };
-        assert!(by.uid == 1000 && by.pid > 1 && parent_pid > 1, "{by:?}");
+        let Observation::Process(what) = what else { unreachable!() };
+        assert!(what.uid == 1000 && what.pid > 1 && what.parent_pid > 1, "{what:?}");
+        let Execution { argv, directory, parent_program, outcome, .. } = what;
         (argv, directory.unwrap_or_default(), parent_program.unwrap_or_default(), outcome)
     };
     let (argv, directory, parent, outcome) = find("/usr/bin/samtools").await;
@@ -191,16 +193,60 @@ async fn needs_root_what_is_executed_and_connected_to_is_seen() {
         ("198.51.100.7", Transport::Tcp, ConnectionOutcome::Blocked),
         ("/tmp/none", Transport::Stream, ConnectionOutcome::Local),
     ] {
-        let (_, of, what) = bench
-            .observe(|what| matches!(what, Observation::Connection { address, .. } if address == to))
-            .await;
-        let Observation::Connection { protocol, outcome, by, count, .. } = what else { unreachable!() };
+        let (_, of, what) =
+            bench.observe(|what| matches!(what, Observation::Connection(what) if what.address == to)).await;
+        let Observation::Connection(Attempt { protocol, outcome, program, count, .. }) = what else {
+            unreachable!()
+        };
         assert_eq!((of.as_ref(), protocol, outcome, count), (Some(&session), transport, fate, 1));
-        assert!(by.program.unwrap().starts_with("/usr/bin/"));
+        assert!(program.unwrap().starts_with("/usr/bin/"));
     }
     // Seen once as an attempt and once as a packet, by the session that alone is there.
     let (_, of, _) = bench.observe(|what| names(what, "198.51.100.7")).await;
     assert_eq!(of, Some(session));
+    alice.0.stop().await.unwrap();
+}
+
+/// Two sessions, so that none could be guessed: each packet names its process and its session.
+#[tokio::test(flavor = "multi_thread")]
+async fn needs_root_a_packet_names_the_process_that_sent_it() {
+    let bench = Bench::new(Limits::default());
+    let alice = bench.start(&owner("brca", "alice")).await;
+    let (one, other) = (SessionId::from_name("s1").unwrap(), SessionId::from_name("s2").unwrap());
+    let quiet = alice.0.launch_for(&other, alice.launch_of("cat")).await.unwrap();
+    // A stream; a datagram that is sent without asking, by a process that goes on; one that asks first
+    // and whose socket is gone when somebody looks.
+    let line = "exec 2>&1; echo x > /dev/tcp/198.51.100.7/22; \
+                python3 -c 'import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); \
+                s.sendto(b\"q\", (\"198.51.100.8\", 53)); time.sleep(1)'; \
+                python3 -c 'import socket, time; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); \
+                s.sendto(b\"q\", (\"2001:db8:1::7\", 123)); time.sleep(1)'; true";
+    let (process, streams) = alice.0.launch_for(&one, alice.launch_of(line)).await.unwrap();
+    finish(process, streams).await;
+    for (to, how, program) in [
+        ("198.51.100.7", Attribution::Attempt, "bash"),
+        ("198.51.100.8", Attribution::Socket, "python3"),
+        ("2001:db8:1::7", Attribution::Socket, "python3"),
+    ] {
+        let (_, session, what) = bench.observe(|what| names(what, to)).await;
+        let Observation::Packets(packets) = what else { unreachable!() };
+        assert_eq!((packets.attribution, session.as_ref()), (how, Some(&one)), "{packets:?}");
+        assert!(packets.pid.unwrap() > 1 && packets.uid == Some(1000), "{packets:?}");
+        let of = packets.program.unwrap();
+        assert!(of.rsplit('/').next().unwrap().starts_with(program), "{of}");
+    }
+    // What nobody can be found for is of no session, since there are two, and says so.
+    let line = "perl -MSocket -e 'for (1..200) { socket(S, PF_INET, SOCK_DGRAM, 0); \
+                send(S, \"x\", 0, sockaddr_in(9, inet_aton(\"198.51.101.$_\"))); close(S) }'";
+    let (process, streams) = alice.0.launch_for(&one, alice.launch_of(line)).await.unwrap();
+    finish(process, streams).await;
+    let unknown =
+        |what: &Observation| matches!(what, Observation::Packets(p) if p.attribution == Attribution::Unknown);
+    let (_, session, what) = bench.observe(unknown).await;
+    let Observation::Packets(packets) = what else { unreachable!() };
+    assert_eq!((session, packets.pid, packets.uid, packets.program), (None, None, None, None));
+    let (process, _) = quiet;
+    drop(process);
     alice.0.stop().await.unwrap();
 }
 
@@ -219,10 +265,10 @@ async fn needs_root_more_than_the_budget_is_counted_and_not_told() {
     let (mut told, mut counted) = (0, 0);
     for (_, _, what) in bench.observed() {
         match what {
-            Observation::Process { .. } => told += 1,
-            Observation::Overflow { processes, examples, .. } => {
-                counted += processes;
-                assert!(examples[0].ends_with("/bin/true"), "{examples:?}");
+            Observation::Process(_) => told += 1,
+            Observation::Overflow(what) => {
+                counted += what.processes;
+                assert!(what.examples[0].ends_with("/bin/true"), "{what:?}");
             }
             _ => {}
         }
