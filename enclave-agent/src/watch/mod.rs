@@ -227,7 +227,8 @@ impl Watcher {
             };
             (packets, others, summary)
         };
-        for (session, what) in packets.into_iter().chain(others) {
+        // An attempt to connect before the packet that it sends.
+        for (session, what) in others.into_iter().chain(packets) {
             self.offer_or_count(session, what);
         }
         if let Some(summary) = summary {
