@@ -2,7 +2,7 @@ use model::observed::{Attempt, CheckState, Diagnosis, Execution, FileRead, Overf
 use model::{
     AgentId, BackendId, DatasetId, GrantId, ObjectId, PersonId, SessionId, StudyId, Timestamp, WorkspaceId,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One thing that happened, as the log will remember it.
 ///
@@ -36,7 +36,7 @@ impl Event {
 }
 
 /// What policy decided, and from which rules.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionRecord {
     /// Whether it was permitted.
     pub permit: bool,
@@ -55,8 +55,9 @@ pub struct DecisionRecord {
 /// What kinds of things happen, each with what must be known about it.
 ///
 /// It serialises with a `kind` field in `snake_case`; those names are stable, and they are the
-/// message ids of the feed to a collector.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// message ids of the feed to a collector. What a record says under `unmapped` is read back as the
+/// event that it was, as far as nothing was cut.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[allow(missing_docs, reason = "fields whose name and type say it all")]
 pub enum EventKind {
@@ -93,7 +94,7 @@ pub enum EventKind {
         key_fingerprint: Option<String>,
         /// The principals that the presented certificate named.
         principals: Vec<String>,
-        #[serde(serialize_with = "as_text")]
+        #[serde(with = "as_text")]
         serial: Option<u64>,
     },
     /// A session was permitted and opened.
@@ -351,7 +352,7 @@ impl EventKind {
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $code:literal,)* })*) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $code)] $variant,)* }
 
         impl $name {
@@ -556,6 +557,8 @@ codes! {
         Agent = "agent",
         /// A service of another party.
         Service = "service",
+        /// How a process and its host are meant to be.
+        Declaration = "declaration",
         /// Something laid out to be touched by whoever should not; what it is, the log does not say.
         Decoy = "decoy",
     }
@@ -596,7 +599,7 @@ codes! {
 }
 
 /// How a session ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "snake_case")]
 pub enum SessionExit {
     /// The command ended with this status.
@@ -617,6 +620,16 @@ pub enum SessionExit {
 }
 
 /// Serial numbers use all 64 bits, which many readers of JSON would round.
-fn as_text<S: serde::Serializer>(number: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
-    number.map(|n| n.to_string()).serialize(to)
+mod as_text {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(number: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
+        number.map(|n| n.to_string()).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use audit::{AuthFault, CertificateKind, Door, Event, EventKind};
 use certs::SpiffeId;
-use certs::login::LoginProof;
+use certs::login::{LoginProof, LoginRefusal};
 use certs::token::{Token, TokenKind};
 use certs::x509::valid_until;
 use model::{AgentId, Timestamp};
@@ -253,7 +253,12 @@ impl Gate {
             Ok(Ok(line)) => line,
             Ok(Err(_)) => return Err(Refusal::malformed("The public key is not an OpenSSH public key.")),
             Err(error) => {
-                return Ok(Checked::Unproved { code: "proof", message: sentence(&error.to_string()) });
+                let code = if matches!(error, LoginRefusal::Replayed(certs::Replayed::Again)) {
+                    "replayed"
+                } else {
+                    "proof"
+                };
+                return Ok(Checked::Unproved { code, message: sentence(&error.to_string()) });
             }
         };
         let known = self.inner.store.device_key(&key).await.map_err(|e| Refusal::store(&e))?;

@@ -334,6 +334,41 @@ fn who_where_and_why_stand_in_every_event() {
     }
 }
 
+/// What `infra/siem/samples.jsonl` has, for those who write rules and parsers: an event of each kind, as
+/// it is exported.
+#[test]
+fn the_samples_are_those_on_file() {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut text = String::new();
+    for (index, event) in (0..).zip(samples().into_iter().filter(|event| event.session.is_some())) {
+        let value = crate::export("sekisho.test/audit", index, &event.to_entry()).unwrap();
+        if seen.insert(value["metadata"]["event_code"].as_str().unwrap().to_owned()) {
+            let mut line = Vec::new();
+            crate::write_canonical(&value, &mut line);
+            text += &format!("{}\n", String::from_utf8(line).unwrap());
+        }
+    }
+    assert_eq!(seen.len(), event_kinds().count());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/siem/samples.jsonl");
+    if std::env::var_os("SEKISHO_BLESS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let on_file = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(on_file == text, "the samples changed; if they were meant to, run again with SEKISHO_BLESS=1");
+}
+
+#[test]
+fn a_record_is_read_back_as_what_it_was() {
+    for event in samples() {
+        let record: Value = serde_json::from_slice(&event.to_entry()).unwrap();
+        let read: EventKind = serde_json::from_value(record["unmapped"].clone()).unwrap();
+        // Marks of direction are written out, so that the texts with one differ.
+        let (read, was) = (serde_json::to_value(&read).unwrap(), serde_json::to_value(&event.kind).unwrap());
+        let plain = |value: &Value| value.to_string().replace("\\\\u{202e}", "\u{202e}");
+        assert_eq!(plain(&read), plain(&was));
+    }
+}
+
 #[test]
 fn nothing_about_a_person_counts_as_less() {
     for event in samples() {

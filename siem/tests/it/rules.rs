@@ -1,9 +1,12 @@
 //! The rules of this house, each against the events beside it that it must and must not fit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
 
+use audit::{Event, EventKind};
+use model::{PersonId, SessionId, StudyId, Timestamp};
 use serde_json::{Map, Value, json};
 use siem::detect::{BUILTIN, Decoy, DecoyKind, Decoys, Detector, RuleInfo, RuleSet, read_folder};
 
@@ -21,56 +24,90 @@ fn decoys() -> Decoys {
     ])
 }
 
-/// An exported event from the short form in which tests write it: `person`, `session`, `study` and
-/// `peer` stand where every event has them, everything else is what the kind itself says.
-fn exported(at: i64, short: &Value, vary: Option<(&str, i64)>) -> Value {
-    let mut said: Map<String, Value> = short.as_object().unwrap().clone();
+/// What events of each kind say, as `infra/siem/samples.jsonl` has them.
+fn samples() -> BTreeMap<String, Value> {
+    let text = std::fs::read_to_string(folder().join("../samples.jsonl")).unwrap();
+    let events = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    events.map(|event| (event["metadata"]["event_code"].as_str().unwrap().to_owned(), event)).collect()
+}
+
+/// An event from the short form in which tests write it, as the log writes and exports it: `person`,
+/// `session`, `study`, `device` and `peer` stand where every event has them, everything else is what the
+/// kind itself says. What is left out is as in the sample of that kind. A field that the kind does not
+/// have, or a value that cannot be, is a fault of the test.
+fn exported(at: i64, index: u64, short: &Value, vary: Option<(&str, i64)>) -> Value {
+    static SAMPLES: LazyLock<BTreeMap<String, Value>> = LazyLock::new(samples);
+    let mut own: Map<String, Value> = short.as_object().unwrap().clone();
     if let Some((field, number)) = vary {
-        let varied = match &said[field] {
+        let varied = match &own[field] {
             Value::Number(base) => json!(base.as_i64().unwrap() + number),
             Value::String(base) => json!(format!("{base}{number}")),
             other => panic!("{field} cannot vary: {other}"),
         };
-        said.insert(field.to_owned(), varied);
+        own.insert(field.to_owned(), varied);
     }
     for word in ["repeat", "vary", "every", "at"] {
-        said.remove(word);
+        own.remove(word);
     }
-    let mut take = |field: &str| said.remove(field).and_then(|v| v.as_str().map(str::to_owned));
-    let (person, session, peer) = (take("person"), take("session"), take("peer"));
-    let mut event = json!({ "time": at, "metadata": { "event_code": said["kind"] } });
-    if let Some(person) = person {
-        event["actor"]["user"]["uid"] = json!(format!("u:{person}"));
+    let mut take = |field: &str| own.remove(field).and_then(|v| v.as_str().map(str::to_owned));
+    let person = take("person").map(|name| PersonId::from_name(&name).unwrap());
+    let session = take("session").map(|name| SessionId::from_name(&name).unwrap());
+    let study = take("study").map(|id| id.parse::<StudyId>().unwrap());
+    let (device, peer) = (take("device"), take("peer").map(|ip| format!("{ip}:50022")));
+    let kind = own["kind"].as_str().unwrap().to_owned();
+    let mut said = SAMPLES[&kind]["unmapped"].clone();
+    for field in ["study", "device", "decision"] {
+        said.as_object_mut().unwrap().remove(field);
     }
-    if let Some(session) = session {
-        event["actor"]["session"]["uid"] = json!(format!("sess:{session}"));
+    for (field, value) in own {
+        assert!(said.get(&field).is_some(), "{kind} has no field {field}: {short}");
+        said[field] = value;
     }
-    if let Some(peer) = peer {
-        event["src_endpoint"]["ip"] = json!(peer);
+    let kind: EventKind = serde_json::from_value(said).unwrap_or_else(|error| panic!("{error}: {short}"));
+    let event =
+        Event { person, session, study, device, peer, ..Event::new(Timestamp::from_millis(at), kind) };
+    audit::export("rules.test/audit", index, &event.to_entry()).unwrap()
+}
+
+/// The events of a sequence, each at its time.
+fn events(sequence: &Value) -> Vec<Value> {
+    let (mut at, mut all) = (1_790_000_000_000, Vec::new());
+    for short in sequence.as_array().unwrap() {
+        let number = |field: &str, default| short.get(field).map_or(default, |v| v.as_i64().unwrap());
+        let (repeat, every) = (number("repeat", 1), number("every", 1));
+        for round in 0..repeat {
+            let vary = short.get("vary").map(|field| (field.as_str().unwrap(), round));
+            all.push(exported(at, all.len() as u64, short, vary));
+            at += every * 1000;
+        }
     }
-    event["unmapped"] = Value::Object(said);
-    event
+    all
 }
 
 /// The names of the rules that fit some event of a sequence.
 fn fitting(rules: &Arc<RuleSet>, sequence: &Value) -> BTreeSet<String> {
     let mut detector = Detector::new(Arc::clone(rules), Arc::new(decoys()));
     let mut found = BTreeSet::new();
-    let (mut at, mut index) = (1_790_000_000_000, 0);
-    for short in sequence.as_array().unwrap() {
-        let number = |field: &str, default| short.get(field).map_or(default, |v| v.as_i64().unwrap());
-        let (repeat, every) = (number("repeat", 1), number("every", 1));
-        for round in 0..repeat {
-            let vary = short.get("vary").map(|field| (field.as_str().unwrap(), round));
-            for finding in detector.observe(index, &exported(at, short, vary)) {
-                assert_eq!(finding.evidence.last(), Some(&index));
-                found.insert(finding.name.clone().unwrap());
-            }
-            at += every * 1000;
-            index += 1;
+    for (index, event) in (0..).zip(events(sequence)) {
+        for finding in detector.observe(index, &event) {
+            assert_eq!(finding.evidence.last(), Some(&index));
+            found.insert(finding.name.clone().unwrap());
         }
     }
     found
+}
+
+/// Every sequence that a file of tests has, of whatever rule.
+fn sequences() -> Vec<Value> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder().join("tests")).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let tests: Map<String, Value> = serde_json::from_str(&text).unwrap();
+        for word in tests.values().flat_map(|test| test.as_object().unwrap().values()) {
+            all.extend(word.as_array().unwrap().iter().cloned());
+        }
+    }
+    all
 }
 
 fn builtin() -> Arc<RuleSet> {
@@ -119,6 +156,26 @@ fn every_rule_fits_what_it_should_and_not_what_only_looks_like_it() {
         }
     }
     println!("{} rules, {sequences} sequences", checked.len());
+}
+
+/// What rules are tried on is what the log writes: valid by the published schema, each and every one.
+#[test]
+fn every_event_that_rules_are_tried_on_is_valid() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("events.jsonl");
+    let mut lines = String::new();
+    for sequence in sequences() {
+        // Of those that only differ in a number, the first ones.
+        for event in events(&sequence).iter().take(3) {
+            lines += &format!("{event}\n");
+        }
+    }
+    std::fs::write(&file, &lines).unwrap();
+    let ran = Command::new(folder().join("../validate-ocsf")).arg(&file).output().unwrap();
+    let said = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
+    let count = lines.lines().count();
+    assert!(ran.status.success() && said.contains(&format!("{count} of {count} events are valid")), "{said}");
+    println!("{count} events");
 }
 
 #[test]
