@@ -8,6 +8,9 @@ use model::diagnosis::CERTIFICATE_UNTIL;
 use model::metrics::{Exposition, Kind};
 use model::observed::{CheckState, Diagnosis};
 
+/// The broker's own name among the processes.
+pub const BROKER: &str = "broker";
+
 /// What each process told last. Cheap to clone; every clone is the same.
 #[derive(Debug, Clone, Default)]
 pub struct Diagnoses(Arc<Mutex<BTreeMap<String, (Timestamp, Diagnosis)>>>);

@@ -1,59 +1,40 @@
 //! How the broker, the agents and their hosts are: the broker examines itself and its host at the
 //! start, at each change, and regularly; agents tell of theirs.
 //!
-//! What the operator declared is kept as salted sums in `declared.json` of the broker's folder, made at
-//! the first start. To declare anew, remove it and start again; the log shows the change.
+//! How things are meant to be is kept in `declared.json` of the broker's folder (see [`Declared`]), made
+//! at the first start, and made anew when somebody accepts how they are.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use audit::{Event, EventKind};
-use certs::x509::sha256;
-use data_encoding::HEXLOWER;
 use gate::Gate;
-use model::diagnosis::{Declared, Diary, Files, Sums, certificate, check, drift, fact, host};
+use model::declared::{Declared, Keep, Process, Thing, shown};
+use model::diagnosis::{DECLARED_STATE, Diary, Ends, Files, certificate, check, fact, host};
 use model::observed::{Check, CheckState, Fact};
-use model::{Clock, Entropy, Timestamp};
+use model::{Clock, Entropy};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::credentials::LIFETIME;
-use crate::diagnoses::Diagnoses;
+use crate::diagnoses::{BROKER, Diagnoses};
 use crate::private;
 
 /// How often it is looked for changes.
 const LOOK: Duration = Duration::from_secs(60);
 /// The file of what was declared.
 const DECLARED: &str = "declared.json";
-/// Bytes of a sum that are told.
-const SHOWN: usize = 8;
-/// The broker's own name among the processes.
-const BROKER: &str = "broker";
-
-/// When the first of the broker's certificates ends, now and after each renewal.
-#[derive(Debug, Clone)]
-pub struct Ends(Arc<AtomicI64>);
-
-impl Ends {
-    /// At `until`.
-    pub fn at(until: Timestamp) -> Ends {
-        Ends(Arc::new(AtomicI64::new(until.as_millis())))
-    }
-
-    /// They were renewed.
-    pub fn move_to(&self, until: Timestamp) {
-        self.0.store(until.as_millis(), Ordering::Relaxed);
-    }
-}
+/// What things are declared for.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What is examined.
 pub struct Examined {
     dir: PathBuf,
-    configured: Vec<(String, String)>,
+    configured: Vec<Thing>,
     ends: Ends,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -79,60 +60,72 @@ impl Examined {
         }
     }
 
-    fn look(&mut self) -> (Vec<Fact>, Vec<Check>) {
+    fn look(&mut self, accepted: Option<&str>) -> (Vec<Fact>, Vec<Check>) {
         let (mut facts, mut checks) = host(&Kernel);
-        facts.push(fact("broker", env!("CARGO_PKG_VERSION")));
+        facts.push(fact("broker", VERSION));
         if self.program.is_none() {
             // The program that runs, whatever lies in its place by now.
-            self.program =
-                fs::read("/proc/self/exe").ok().map(|bytes| HEXLOWER.encode(&sha256(&bytes)[..SHOWN]));
+            self.program = fs::read("/proc/self/exe").ok().map(|bytes| shown(&bytes));
         }
         let mut things = self.configured.clone();
         if let Some(sum) = &self.program {
             facts.push(fact("program_sum", sum));
-            things.push(("program".to_owned(), sum.clone()));
+            things.push(Thing::of_release("program", sum));
         }
-        checks.push(match self.declared(&things) {
-            Ok(check) => check,
-            Err(error) => {
-                check("declared", CheckState::Failed, format!("{DECLARED} cannot be used: {error}"))
+        let process = Process { name: BROKER, version: VERSION };
+        match process.judge(&things, accepted, &Folder(&self.dir), &*self.entropy) {
+            Ok(compared) => {
+                facts.push(fact(DECLARED_STATE, compared.state));
+                checks.push(compared.check);
             }
-        });
-        let until = Timestamp::from_millis(self.ends.0.load(Ordering::Relaxed));
-        let (until, valid) = certificate(until, LIFETIME / 2, self.clock.now());
+            Err(error) => {
+                let unusable = format!("{DECLARED} cannot be used: {error}");
+                checks.push(check("declared", CheckState::Failed, unusable));
+            }
+        }
+        let (until, valid) = certificate(self.ends.until(), LIFETIME / 2, self.clock.now());
         facts.push(until);
         checks.push(valid);
         (facts, checks)
     }
+}
 
-    /// Compares things with how they were declared, which is how they are if nothing was declared yet.
-    fn declared(&self, things: &[(String, String)]) -> io::Result<Check> {
-        let path = self.dir.join(DECLARED);
-        let declared: Option<Declared> = match fs::read(&path) {
-            Ok(bytes) => Some(serde_json::from_slice(&bytes)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        if let Some(declared) = declared {
-            return Ok(drift(&declared.sums, &sums(&declared.salt, things)));
+/// The folder of the broker, where `declared.json` lies.
+struct Folder<'a>(&'a Path);
+
+impl Keep for Folder<'_> {
+    fn read(&self) -> io::Result<Option<Declared>> {
+        match fs::read(self.0.join(DECLARED)) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
-        let mut salt = [0; 16];
-        self.entropy.fill(&mut salt).map_err(io::Error::other)?;
-        let salt = HEXLOWER.encode(&salt);
-        let declared = Declared { sums: sums(&salt, things), salt };
-        private::write(&path, &serde_json::to_vec_pretty(&declared)?)?;
-        Ok(drift(&declared.sums, &declared.sums))
+    }
+
+    fn write(&self, declared: &Declared) -> io::Result<()> {
+        private::write(&self.0.join(DECLARED), &serde_json::to_vec_pretty(declared)?)
     }
 }
 
-/// Examines the broker and its host, records what is to be told, and keeps it, until dropped.
-pub async fn diagnose(examined: Examined, gate: Gate, diagnoses: Diagnoses, interval: Duration) {
+/// Examines the broker and its host, records what is to be told, and keeps it, until dropped; takes what
+/// is `accepted` as how things are meant to be.
+pub async fn diagnose(
+    examined: Examined,
+    gate: Gate,
+    diagnoses: Diagnoses,
+    mut accepted: watch::Receiver<Option<String>>,
+    interval: Duration,
+) {
     let examined = Arc::new(Mutex::new(examined));
     let (mut diary, mut told) = (Diary::default(), Instant::now());
     loop {
         let shared = Arc::clone(&examined);
-        let found =
-            tokio::task::spawn_blocking(move || shared.lock().unwrap_or_else(PoisonError::into_inner).look());
+        // None but what is accepted from now on.
+        let state = accepted.has_changed().unwrap_or(false).then(|| accepted.borrow_and_update().clone());
+        let found = tokio::task::spawn_blocking(move || {
+            let mut examined = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            examined.look(state.flatten().as_deref())
+        });
         if let Ok((facts, checks)) = found.await
             && let Some(diagnosis) = diary.consider(facts, checks, told.elapsed() >= interval)
         {
@@ -143,12 +136,15 @@ pub async fn diagnose(examined: Examined, gate: Gate, diagnoses: Diagnoses, inte
                 tracing::error!(code = %refusal.code, "how the broker is could not be recorded");
             }
         }
-        tokio::time::sleep(LOOK.min(interval)).await;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK.min(interval)) => {}
+            Ok(()) = accepted.changed() => accepted.mark_changed(),
+        }
     }
 }
 
 /// The configuration as it is in force, defaults and all, by its keys.
-fn configured(config: &Config) -> Vec<(String, String)> {
+fn configured(config: &Config) -> Vec<Thing> {
     let Config {
         trust_domain,
         ssh,
@@ -181,14 +177,9 @@ fn configured(config: &Config) -> Vec<(String, String)> {
         ("detection", detection),
         ("witness", witness),
     ];
-    all.into_iter().map(|(name, value)| (format!("config.{name}"), format!("{value:?}"))).collect()
-}
-
-fn sums(salt: &str, things: &[(String, String)]) -> Sums {
-    let sum = |(name, value): &(String, String)| {
-        (name.clone(), HEXLOWER.encode(&sha256(format!("{salt}\n{name}\n{value}").as_bytes())))
-    };
-    things.iter().map(sum).collect()
+    all.into_iter()
+        .map(|(name, value)| Thing::of_release(format!("config.{name}"), format!("{value:?}")))
+        .collect()
 }
 
 /// The files of the kernel that runs.
@@ -207,7 +198,7 @@ impl Files for Kernel {
 
 #[cfg(test)]
 mod tests {
-    use model::{ManualClock, SeededEntropy};
+    use model::{ManualClock, SeededEntropy, Timestamp};
 
     use super::*;
 
@@ -217,19 +208,22 @@ mod tests {
         let now = Timestamp::from_secs(1_000_000);
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(now));
         let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
-        let look = |config: &Config, until| {
+        let look = |config: &Config, until, accepted: Option<&str>| {
             let (facts, checks) =
-                Examined::new(dir.path(), config, &Ends::at(until), &clock, &entropy).look();
+                Examined::new(dir.path(), config, &Ends::at(until), &clock, &entropy).look(accepted);
             let of = |name: &str| checks.iter().find(|check| check.name == name).unwrap().clone();
             (facts, of("declared"), of("certificate"))
         };
         let mut config = Config::default();
-        let (_, declared, valid) = look(&config, now.plus(LIFETIME));
+        let (_, declared, valid) = look(&config, now.plus(LIFETIME), None);
         assert_eq!((declared.state, valid.state), (CheckState::Ok, CheckState::Ok));
         config.names.push("other.example".to_owned());
-        let (facts, declared, valid) = look(&config, now);
+        let (facts, declared, valid) = look(&config, now, None);
         assert_eq!((declared.state, valid.state), (CheckState::Failed, CheckState::Failed));
-        assert_eq!(declared.detail, "not as declared: config.names");
+        assert!(declared.detail.ends_with(": config.names"), "{}", declared.detail);
+        let state = facts.iter().find(|fact| fact.name == DECLARED_STATE).unwrap().value.clone();
+        assert_eq!(look(&config, now, Some(&state)).1.state, CheckState::Ok);
+        assert_eq!(look(&config, now, None).1.state, CheckState::Ok);
         let told: String = facts.iter().map(|fact| fact.value.as_str()).collect();
         assert!(!told.contains("other.example"));
     }

@@ -9,15 +9,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use audit::{Event, EventKind};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use gate::Gate;
+use gate::{AcceptState, Gate, Permit};
 use model::AgentId;
+use model::diagnosis::DECLARED_STATE;
+use model::observed::Fact;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::CloseCode;
 use wire::broker::{AgentLink, AgentListener};
 use wire::message::{AgentEvent, Report};
 
-use crate::diagnoses::Diagnoses;
+use crate::diagnoses::{BROKER, Diagnoses};
 use crate::reports;
 
 /// Reports of one agent that may be on their way to the disk at once.
@@ -29,6 +32,19 @@ pub struct Hub {
     links: Arc<Mutex<BTreeMap<AgentId, AgentLink>>>,
     /// How agents and the broker were when they last told.
     pub diagnoses: Diagnoses,
+    /// The state of the broker and its host that was accepted last.
+    accepted: watch::Sender<Option<String>>,
+}
+
+/// Why a state cannot be accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// It tells nothing, or another state.
+    #[error("{0} is not in that state, or does not tell any more; look again with `sekisho diagnostics`")]
+    Other(String),
+    /// It is an agent that is away.
+    #[error("{0} is not connected; try again when it is")]
+    Away(String),
 }
 
 impl Hub {
@@ -45,6 +61,30 @@ impl Hub {
     /// Who is connected.
     pub fn connected(&self) -> Vec<AgentId> {
         self.links().keys().cloned().collect()
+    }
+
+    /// Tells a process that its state is accepted as the one that was meant, if it is the one that the
+    /// process told last.
+    pub async fn accept(&self, permit: &Permit<AcceptState>) -> Result<(), AcceptError> {
+        let AcceptState { process, state } = permit.action();
+        let told = self.diagnoses.all().into_iter().find(|(of, ..)| of == process);
+        let is = |fact: &Fact| fact.name == DECLARED_STATE && fact.value == *state;
+        if !told.is_some_and(|(_, _, diagnosis)| diagnosis.facts.iter().any(is)) {
+            return Err(AcceptError::Other(process.clone()));
+        }
+        if process == BROKER {
+            self.accepted.send_replace(Some(state.clone()));
+            return Ok(());
+        }
+        let away = || AcceptError::Away(process.clone());
+        let agent = process.parse::<AgentId>().map_err(|_| away())?;
+        let link = self.links().get(&agent).cloned().ok_or_else(away)?;
+        link.accept_state(state).await.map_err(|_| away())
+    }
+
+    /// The state of the broker and its host that was accepted last, now and later.
+    pub fn accepted(&self) -> watch::Receiver<Option<String>> {
+        self.accepted.subscribe()
     }
 
     /// Takes agents in until the broker stops. The links stay open then, so that sessions can be

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use audit::{Event, EventKind, Log, LogKey};
 use certs::x509::Identity;
 use gate::{Foundations, Gate, Recorded, Settings};
+use model::diagnosis::Ends;
 use model::{AgentId, Clock, Entropy, PersonId, SessionId};
 use serde::Serialize;
 use signer::SignerClient;
@@ -24,7 +25,7 @@ use wire::broker::AgentListener;
 use crate::api::{Api, ApiDoor, SshEndpoint};
 use crate::config::Config;
 use crate::credentials::{Credentials, Issuer};
-use crate::diagnosing::{Ends, Examined, diagnose};
+use crate::diagnosing::{Examined, diagnose};
 use crate::feed::{Feeds, Sinks};
 use crate::hub::Hub;
 use crate::private;
@@ -131,10 +132,10 @@ impl Node {
             },
         )
         .await?;
-        found(dir, &gate).await?;
         if config.detection.enabled {
             Watch::make_up(&gate, dir).await.context("cannot carry out what was found before this start")?;
         }
+        found(dir, &gate).await?;
 
         let services = Arc::new(Services {
             gate: gate.clone(),
@@ -187,8 +188,9 @@ impl Node {
         services.tasks.spawn({
             let (gate, hub, stopping) = (gate.clone(), services.hub.clone(), services.stopping.clone());
             async move {
+                let accepted = hub.accepted();
                 tokio::select! {
-                    () = diagnose(examined, gate, hub.diagnoses, diagnose_every) => {}
+                    () = diagnose(examined, gate, hub.diagnoses, accepted, diagnose_every) => {}
                     () = stopping.cancelled() => {}
                 }
             }

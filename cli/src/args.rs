@@ -87,7 +87,12 @@ pub enum Command {
     /// How the node is.
     Status(Status),
     /// How the broker, the agents and their hosts are, in detail. Takes the role that reads the log.
-    Diagnostics,
+    #[command(args_conflicts_with_subcommands = true)]
+    Diagnostics {
+        /// What to do with it, if not only to show it.
+        #[command(subcommand)]
+        what: Option<Diagnostics>,
+    },
 }
 
 /// Options of `up`.
@@ -294,6 +299,20 @@ fn position(text: &str) -> Result<u64, String> {
 fn times(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "write a number, such as 2 or 0.5".to_owned())?;
     if (0.1..=100.0).contains(&number) { Ok(number) } else { Err("it lies between 0.1 and 100".to_owned()) }
+}
+
+/// `diagnostics …`
+#[derive(Debug, Subcommand)]
+pub enum Diagnostics {
+    /// Accept how a process and its host are now as how they are meant to be, after an upgrade or a
+    /// change of its configuration. The check `declared` says what is another than it was.
+    Accept {
+        /// The process, as `sekisho diagnostics` calls it: broker, or an agent:….
+        process: String,
+        /// The state that was looked at, in the digits that the check `declared` gives. If it is
+        /// another by now, nothing is accepted.
+        state: String,
+    },
 }
 
 /// `decoy …`

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::api::{Api, TokenAnswer, printable};
 use crate::args::{
-    Agent, Command, Dataset, Decoy, DecoyKind, Grant, Join, Member, Object, Person, RecordingInput,
-    RecordingMode, Service, Study, YesNo,
+    Agent, Command, Dataset, Decoy, DecoyKind, Diagnostics, Grant, Join, Member, Object, Person,
+    RecordingInput, RecordingMode, Service, Study, YesNo,
 };
 use crate::fault::{Fault, Message};
 use crate::home::{self, Home, Mode, bad_file};
@@ -171,7 +171,15 @@ fn ask(command: &Command) -> Result<Option<Ask>, Fault> {
             let path = format!("/v1/grants/{id}/revoke");
             post(path, json!({"reason": reason}), Then::Say(say!(Revoked, grant = id)))
         }
-        Command::Diagnostics => list("/v1/diagnostics"),
+        Command::Diagnostics { what: None } => list("/v1/diagnostics"),
+        Command::Diagnostics { what: Some(Diagnostics::Accept { process, state }) } => {
+            let process = match process.as_str() {
+                "broker" => "broker".to_owned(),
+                agent => id(agent, AgentId::PREFIX, AgentId::from_name)?.to_string(),
+            };
+            let path = format!("/v1/diagnostics/{process}/accept");
+            post(path, json!({"state": state}), Then::Say(say!(StateAccepted, process = process)))
+        }
         Command::Object(Object::List) => list("/v1/objects"),
         Command::Agent(Agent::List) => list("/v1/agents"),
         Command::Agent(Agent::Token { agent }) => {

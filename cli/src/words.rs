@@ -138,6 +138,7 @@ words! {
     Revoked: "{grant} revoked; sessions that rested on it are ended" | "{grant} を取り消し、これによるセッションを終了しました";
     LetIn: "{person} may come in again" | "{person} のロックを解除しました";
     DecoyAdded: "{decoy}: touching it is a finding from now on" | "{decoy}: 以後、触れれば検知されます";
+    StateAccepted: "the state of {process} is accepted; `sekisho diagnostics` shows it in a moment" | "{process} の現在の状態を承認しました。まもなく `sekisho diagnostics` に反映されます";
     DecoyRemoved: "{decoy} is an ordinary thing again" | "{decoy} をおとりから外しました";
     NoDecoyKey: "the public key {path} cannot be read" | "公開鍵 {path} を読めません";
     RulesGood: "{rules} rules of {files} files can be used, beside {builtin} that Sekisho comes with (set {set})"

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use certs::TrustDomain;
+use model::diagnosis::Ends;
 use model::{Clock, Entropy};
 use sharding::vault::VaultError;
 use tokio::sync::{Semaphore, watch};
@@ -15,7 +16,7 @@ use wire::message::{Hello, VERSION};
 
 use crate::backends::OpenError;
 use crate::config::Config;
-use crate::diagnosing::{Ends, Examined, diagnose};
+use crate::diagnosing::{Examined, diagnose};
 use crate::enrol::{EnrolError, Office, read_token};
 use crate::identity::{Enrolment, KeptError, intake_key};
 use crate::leftovers;
@@ -166,7 +167,7 @@ async fn run_in(
         () = watch_link(&link, &enrolment.domain, &ready) => {}
         () = workspaces.tend() => {}
         () = renew(&config, &around, enrolment.clone(), &tls, &ends) => {}
-        () = diagnose(examined, told) => {}
+        () = diagnose(examined, told, link.accepted()) => {}
         _ = stopped.wait_for(|stop| *stop) => {}
     }
     tracing::info!("stopping");

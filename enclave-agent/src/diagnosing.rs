@@ -1,8 +1,7 @@
 //! How this agent and its host are, told at the start, at each change, and regularly.
 //!
-//! What the operator declared is kept as salted sums in `declared.json` of the agent's folder, made at
-//! the first start. To declare anew, remove it and start again; the log shows the change. It guards
-//! against what changes by mistake or unnoticed, not against root on this host, who can declare, too.
+//! How things are meant to be is kept in `declared.json` of the agent's folder (see [`Declared`]), made
+//! at the first start, and made anew when somebody accepts how they are.
 
 use std::fs;
 use std::io;
@@ -10,14 +9,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use certs::x509::sha256;
-use data_encoding::HEXLOWER;
-use model::diagnosis::{Declared, Diary, Files, Sums, certificate, check, drift, fact, host};
+use model::declared::{Declared, Keep, Process, Thing, shown};
+use model::diagnosis::{DECLARED_STATE, Diary, Ends, Files, certificate, check, fact, host};
 use model::observed::{Check, CheckState, Fact};
-use model::{Clock, Entropy, Timestamp};
+use model::{Clock, Entropy};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use wire::message::AgentEvent;
 
@@ -30,30 +28,10 @@ use crate::workspace::{Place, SECCOMP};
 const LOOK: Duration = Duration::from_secs(60);
 /// The file of what was declared.
 const DECLARED: &str = "declared.json";
-/// Bytes of a sum that are told.
-const SHOWN: usize = 8;
+/// What things are declared for.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Where a runtime without a path is found, as when it is run.
 const PATH: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-
-/// When the agent's certificate ends, now and after each renewal.
-#[derive(Debug, Clone)]
-pub struct Ends(Arc<AtomicI64>);
-
-impl Ends {
-    /// At `until`.
-    pub fn at(until: Timestamp) -> Ends {
-        Ends(Arc::new(AtomicI64::new(until.as_millis())))
-    }
-
-    /// It was renewed.
-    pub fn move_to(&self, until: Timestamp) {
-        self.0.store(until.as_millis(), Ordering::Relaxed);
-    }
-
-    fn get(&self) -> Timestamp {
-        Timestamp::from_millis(self.0.load(Ordering::Relaxed))
-    }
-}
 
 /// What is examined.
 pub struct Examined {
@@ -71,17 +49,19 @@ pub struct Examined {
     pub entropy: Arc<dyn Entropy>,
 }
 
-/// Examines and tells, until dropped.
-pub async fn diagnose(examined: Examined, reports: Reports) {
+/// Examines and tells, until dropped; takes what is `accepted` as how things are meant to be.
+pub async fn diagnose(examined: Examined, reports: Reports, mut accepted: watch::Receiver<Option<String>>) {
     let interval = Duration::from_secs(examined.config.diagnose_secs);
     let examined = Arc::new(std::sync::Mutex::new((examined, Programs::default())));
     let (mut diary, mut told) = (Diary::default(), Instant::now());
     loop {
         let shared = examined.clone();
+        // None but what is accepted from now on.
+        let state = accepted.has_changed().unwrap_or(false).then(|| accepted.borrow_and_update().clone());
         let found = tokio::task::spawn_blocking(move || {
             let mut shared = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let (examined, programs) = &mut *shared;
-            examined.look(programs)
+            examined.look(programs, state.flatten().as_deref())
         });
         if let Ok((facts, checks)) = found.await {
             let due = told.elapsed() >= interval;
@@ -93,23 +73,29 @@ pub async fn diagnose(examined: Examined, reports: Reports) {
                 reports.tell(AgentEvent::Diagnosed(diagnosis));
             }
         }
-        tokio::time::sleep(LOOK.min(interval)).await;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK.min(interval)) => {}
+            Ok(()) = accepted.changed() => accepted.mark_changed(),
+        }
     }
 }
 
 impl Examined {
-    fn look(&self, programs: &mut Programs) -> (Vec<Fact>, Vec<Check>) {
+    fn look(&self, programs: &mut Programs, accepted: Option<&str>) -> (Vec<Fact>, Vec<Check>) {
         let (mut facts, mut checks) = host(&Kernel);
         let runtime = found(&self.place.runtime.program);
         let own = std::env::current_exe().unwrap_or_default();
-        facts.push(fact("agent", env!("CARGO_PKG_VERSION")));
+        facts.push(fact("agent", VERSION));
         let mut things = configured(&self.config);
-        things.push(("filter".to_owned(), SECCOMP.to_owned()));
-        for (name, path) in [("runtime", &runtime), ("init", &self.place.init), ("program", &own)] {
+        things.push(Thing::of_release("filter", SECCOMP));
+        let thing = [Thing::of_host, Thing::of_release, Thing::of_release];
+        for ((name, path), thing) in
+            [("runtime", &runtime), ("init", &self.place.init), ("program", &own)].into_iter().zip(thing)
+        {
             match programs.sum(path) {
                 Ok(sum) => {
                     facts.push(fact(format!("{name}_sum"), &sum));
-                    things.push((name.to_owned(), sum));
+                    things.push(thing(name, sum));
                 }
                 Err(error) => checks.push(check(
                     name,
@@ -120,46 +106,50 @@ impl Examined {
         }
         facts.push(fact("runtime", programs.version(&runtime)));
         facts.push(fact("filter_sum", shown(SECCOMP.as_bytes())));
-        checks.push(match self.declared(&things) {
-            Ok(check) => check,
-            Err(error) => {
-                check("declared", CheckState::Failed, format!("{DECLARED} cannot be used: {error}"))
+        let process = Process { name: self.config.agent.as_str(), version: VERSION };
+        match process.judge(&things, accepted, &Folder(&self.dir), &*self.entropy) {
+            Ok(compared) => {
+                facts.push(fact(DECLARED_STATE, compared.state));
+                checks.push(compared.check);
             }
-        });
+            Err(error) => {
+                let unusable = format!("{DECLARED} cannot be used: {error}");
+                checks.push(check("declared", CheckState::Failed, unusable));
+            }
+        }
         for (name, on) in [("watch.calls", self.place.eyes.calls), ("watch.packets", self.place.eyes.packets)]
         {
             let (state, detail) =
                 if on { (CheckState::Ok, "on") } else { (CheckState::Warning, "switched off") };
             checks.push(check(name, state, detail));
         }
-        let (until, valid) = certificate(self.ends.get(), RENEW_BEFORE, self.clock.now());
+        let (until, valid) = certificate(self.ends.until(), RENEW_BEFORE, self.clock.now());
         facts.push(until);
         checks.push(valid);
         (facts, checks)
     }
+}
 
-    /// Compares things with how they were declared, which is how they are if nothing was declared yet.
-    fn declared(&self, things: &[(String, String)]) -> io::Result<Check> {
-        let path = self.dir.join(DECLARED);
-        let declared: Option<Declared> = match fs::read(&path) {
-            Ok(bytes) => Some(serde_json::from_slice(&bytes)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        if let Some(declared) = declared {
-            return Ok(drift(&declared.sums, &sums(&declared.salt, things)));
+/// The folder of the agent, where `declared.json` lies.
+struct Folder<'a>(&'a Path);
+
+impl Keep for Folder<'_> {
+    fn read(&self) -> io::Result<Option<Declared>> {
+        match fs::read(self.0.join(DECLARED)) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
-        let mut salt = [0; 16];
-        self.entropy.fill(&mut salt).map_err(io::Error::other)?;
-        let salt = HEXLOWER.encode(&salt);
-        let declared = Declared { sums: sums(&salt, things), salt };
-        crate::identity::write(&path, &serde_json::to_string_pretty(&declared)?).map_err(io::Error::other)?;
-        Ok(drift(&declared.sums, &declared.sums))
+    }
+
+    fn write(&self, declared: &Declared) -> io::Result<()> {
+        let text = serde_json::to_string_pretty(declared)?;
+        crate::identity::write(&self.0.join(DECLARED), &text).map_err(io::Error::other)
     }
 }
 
 /// The configuration as it is in force, defaults and all, by its keys.
-fn configured(config: &Config) -> Vec<(String, String)> {
+fn configured(config: &Config) -> Vec<Thing> {
     let Config {
         agent,
         broker,
@@ -196,18 +186,9 @@ fn configured(config: &Config) -> Vec<(String, String)> {
         ("watch", watch),
         ("diagnose_secs", diagnose_secs),
     ];
-    all.into_iter().map(|(name, value)| (format!("config.{name}"), format!("{value:?}"))).collect()
-}
-
-fn sums(salt: &str, things: &[(String, String)]) -> Sums {
-    let sum = |(name, value): &(String, String)| {
-        (name.clone(), HEXLOWER.encode(&sha256(format!("{salt}\n{name}\n{value}").as_bytes())))
-    };
-    things.iter().map(sum).collect()
-}
-
-fn shown(bytes: &[u8]) -> String {
-    HEXLOWER.encode(&sha256(bytes)[..SHOWN])
+    all.into_iter()
+        .map(|(name, value)| Thing::of_release(format!("config.{name}"), format!("{value:?}")))
+        .collect()
 }
 
 /// The program that a name stands for.
@@ -284,7 +265,7 @@ impl Files for Kernel {
 mod tests {
     use super::*;
     use crate::workspace::{Limits, Runtime};
-    use model::{ManualClock, SeededEntropy};
+    use model::{ManualClock, SeededEntropy, Timestamp};
 
     #[test]
     fn what_was_changed_is_named_and_its_value_is_not() {
@@ -310,20 +291,29 @@ mod tests {
         };
         let mut programs = Programs::default();
         let declared = |checks: &[Check]| checks.iter().find(|c| c.name == "declared").unwrap().clone();
-        let (facts, checks) = examined.look(&mut programs);
+        let (facts, checks) = examined.look(&mut programs, None);
         assert_eq!(declared(&checks).state, CheckState::Ok);
         assert!(facts.iter().any(|fact| fact.name == "runtime" && fact.value.contains("true")), "{facts:?}");
-        assert_eq!(declared(&examined.look(&mut programs).1).state, CheckState::Ok);
+        assert_eq!(declared(&examined.look(&mut programs, None).1).state, CheckState::Ok);
 
         fs::write(&init, "two!").unwrap();
         examined.config.broker = "elsewhere.example:1".to_owned();
-        let drifted = declared(&examined.look(&mut programs).1);
+        let drifted = declared(&examined.look(&mut programs, None).1);
         assert_eq!(drifted.state, CheckState::Failed);
-        assert_eq!(drifted.detail, "not as declared: config.broker, init");
+        assert!(drifted.detail.ends_with(": config.broker, init"), "{}", drifted.detail);
+        let (facts, _) = examined.look(&mut programs, None);
+        let state = facts.iter().find(|fact| fact.name == DECLARED_STATE).unwrap().value.clone();
+        assert!(
+            drifted.detail.contains(&format!("diagnostics accept agent:main {state}")),
+            "{}",
+            drifted.detail
+        );
+        assert_eq!(declared(&examined.look(&mut programs, Some(&state)).1).state, CheckState::Ok);
+        assert_eq!(declared(&examined.look(&mut programs, None).1).state, CheckState::Ok);
         examined.ends.move_to(now);
-        let (_, checks) = examined.look(&mut programs);
+        let (_, checks) = examined.look(&mut programs, None);
         assert!(checks.iter().any(|c| c.name == "certificate" && c.state == CheckState::Failed));
         fs::write(dir.path().join(DECLARED), "{}").unwrap();
-        assert!(declared(&examined.look(&mut programs).1).detail.contains("cannot be used"));
+        assert!(declared(&examined.look(&mut programs, None).1).detail.contains("cannot be used"));
     }
 }

@@ -24,7 +24,7 @@ const BATCH: usize = 1024;
 /// A finding on record, and what is still to be done because of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "what the finding calls for is not done before it is carried out"]
-pub struct Recorded {
+pub struct FindingRecord {
     index: u64,
     reaction: FindingReaction,
     person: Option<PersonId>,
@@ -37,7 +37,7 @@ impl Gate {
     ///
     /// Who may be answered so is for detection to know; here it is only seen to that the person and
     /// the session belong together. Otherwise the finding is recorded, and nothing is to be done.
-    pub async fn record_finding(&self, mut event: Event) -> Result<Recorded, Refusal> {
+    pub async fn record_finding(&self, mut event: Event) -> Result<FindingRecord, Refusal> {
         let holds = self.belongs(&event).await?;
         let EventKind::Finding { reaction, proven, .. } = &mut event.kind else {
             return Err(Refusal::malformed("This is no finding."));
@@ -47,14 +47,14 @@ impl Gate {
         }
         let reaction = *reaction;
         let index = self.record(&event).await?;
-        Ok(Recorded { index, reaction, person: event.person, study: event.study })
+        Ok(FindingRecord { index, reaction, person: event.person, study: event.study })
     }
 
     /// Does what a finding on record calls for: the sessions of the person in that study end, or the
     /// person is locked out and all of theirs end. Returns how many sessions did. Twice is as good as
     /// once.
-    pub async fn carry_out(&self, recorded: &Recorded) -> Result<usize, Refusal> {
-        let Recorded { index, reaction, person, study } = recorded.clone();
+    pub async fn carry_out(&self, recorded: &FindingRecord) -> Result<usize, Refusal> {
+        let FindingRecord { index, reaction, person, study } = recorded.clone();
         let Some(person) = person else { return Ok(0) };
         let gate = self.clone();
         self.to_the_end(async move {
@@ -84,8 +84,12 @@ impl Gate {
         let count = owed.0.len();
         for (person, index) in owed.0 {
             tracing::warn!(%person, index, "the lock of this finding is made up for");
-            let recorded =
-                Recorded { index, reaction: FindingReaction::LockPerson, person: Some(person), study: None };
+            let recorded = FindingRecord {
+                index,
+                reaction: FindingReaction::LockPerson,
+                person: Some(person),
+                study: None,
+            };
             self.carry_out(&recorded).await?;
         }
         Ok(count)

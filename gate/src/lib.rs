@@ -31,6 +31,7 @@ mod permit;
 mod recordings;
 mod refusal;
 mod sessions;
+mod states;
 mod supervision;
 mod within;
 
@@ -49,7 +50,7 @@ pub use administration::{
 pub use channels::{FileRights, Wanted};
 pub use decoys::NewDecoy;
 pub use deposits::Deposit;
-pub use findings::Recorded;
+pub use findings::FindingRecord;
 pub use identity::{AgentAnswer, Authorities, LoginAnswer, LoginRequest};
 pub use leases::EndCause;
 pub use order::RecordingOrder;
@@ -57,6 +58,7 @@ pub use permit::{Action, Permit};
 pub use recordings::{PlayRecording, Recorded, RecordingChange};
 pub use refusal::{Refusal, RefusalKind};
 pub use sessions::{DatasetAccess, OpenSession, Outcome, SessionRequest};
+pub use states::AcceptState;
 pub use supervision::{SupervisionChange, WatchSession};
 
 use leases::Leases;

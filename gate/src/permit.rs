@@ -27,6 +27,11 @@ impl<A: Action> Permit<A> {
         Permit { action, record, lease }
     }
 
+    /// The same permit, for what exactly was asked.
+    pub(crate) fn for_action<B: Action>(self, action: B) -> Permit<B> {
+        Permit { action, record: self.record, lease: self.lease }
+    }
+
     /// What is permitted.
     pub fn action(&self) -> &A {
         &self.action

@@ -1,9 +1,9 @@
 //! How a host and what runs on it are, from what their files say: parsing and comparing, without I/O.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::observed::{Check, CheckState, Diagnosis, DiagnosisCause, Fact};
@@ -12,6 +12,8 @@ use crate::observed::{Check, CheckState, Diagnosis, DiagnosisCause, Fact};
 const INSTANT: &str = "_until";
 /// The name of the fact that tells when a certificate ends.
 pub const CERTIFICATE_UNTIL: &str = "certificate_until";
+/// The name of the fact that tells which state is compared with the declared one: what is accepted.
+pub const DECLARED_STATE: &str = "declared_state";
 /// The longest value that is told.
 const VALUE_MAX: usize = 200;
 /// The most facts, checks and changes that are told.
@@ -95,30 +97,25 @@ pub fn certificate(until: Timestamp, renewed_before: Duration, now: Timestamp) -
     (fact(CERTIFICATE_UNTIL, until.to_string()), check("certificate", state, format!("{word} {until}")))
 }
 
-/// What is compared with what was declared: each thing's name, and a sum of how it is.
-pub type Sums = BTreeMap<String, String>;
+/// When a certificate ends, now and after each renewal. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Ends(Arc<AtomicI64>);
 
-/// What a folder keeps of how things were declared. What is summed up may be short and easy to guess,
-/// so each sum is made with a salt that never leaves the folder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Declared {
-    /// Put before everything that is summed up; hexadecimal.
-    pub salt: String,
-    /// How things were.
-    pub sums: Sums,
-}
-
-/// Whether things are as they were declared. It names what is not, and says nothing of how it is.
-pub fn drift(declared: &Sums, now: &Sums) -> Check {
-    let mut names: Vec<&str> = declared.keys().chain(now.keys()).map(String::as_str).collect();
-    names.sort_unstable();
-    names.dedup();
-    names.retain(|name| declared.get(*name) != now.get(*name));
-    if names.is_empty() {
-        return check("declared", CheckState::Ok, "everything is as it was declared");
+impl Ends {
+    /// At `until`.
+    pub fn at(until: Timestamp) -> Ends {
+        Ends(Arc::new(AtomicI64::new(until.as_millis())))
     }
-    check("declared", CheckState::Failed, format!("not as declared: {}", names.join(", ")))
+
+    /// It was renewed.
+    pub fn move_to(&self, until: Timestamp) {
+        self.0.store(until.as_millis(), Ordering::Relaxed);
+    }
+
+    /// When.
+    pub fn until(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// What was told last, so that only news is told besides what is told regularly.
@@ -248,18 +245,6 @@ mod tests {
         assert_eq!(with(90).1.state, CheckState::Ok);
         assert_eq!(with(49).1.state, CheckState::Warning);
         assert_eq!(with(0).1.state, CheckState::Failed);
-    }
-
-    #[test]
-    fn drift_is_named_and_not_shown() {
-        let sums = |pairs: &[(&str, &str)]| -> Sums {
-            pairs.iter().map(|(name, sum)| ((*name).to_owned(), (*sum).to_owned())).collect()
-        };
-        let declared = sums(&[("config.k", "aa"), ("runtime", "bb")]);
-        assert_eq!(drift(&declared, &declared).state, CheckState::Ok);
-        let drifted = drift(&declared, &sums(&[("config.k", "cc"), ("runtime", "bb"), ("init", "dd")]));
-        assert_eq!(drifted.state, CheckState::Failed);
-        assert_eq!(drifted.detail, "not as declared: config.k, init");
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub enum AdminAction {
     Revoke,
     /// To enrol an agent.
     EnrolAgent,
+    /// To accept the state of a process and its host as the one that was meant.
+    AcceptState,
     /// To issue a certificate for a service.
     IssueService,
     /// To read the audit log.
@@ -91,7 +93,7 @@ pub enum AdminAction {
 
 impl AdminAction {
     /// Every one of them, in the order of the authorisation matrix.
-    pub const ALL: [AdminAction; 20] = [
+    pub const ALL: [AdminAction; 21] = [
         AdminAction::CreateStudy,
         AdminAction::CreateDataset,
         AdminAction::EnrolPerson,
@@ -103,6 +105,7 @@ impl AdminAction {
         AdminAction::Grant,
         AdminAction::Revoke,
         AdminAction::EnrolAgent,
+        AdminAction::AcceptState,
         AdminAction::IssueService,
         AdminAction::ReadAudit,
         AdminAction::ManageDecoys,
@@ -156,6 +159,7 @@ impl Action {
                 AdminAction::Grant => "grant",
                 AdminAction::Revoke => "revoke",
                 AdminAction::EnrolAgent => "enrol-agent",
+                AdminAction::AcceptState => "accept-state",
                 AdminAction::IssueService => "issue-service",
                 AdminAction::ReadAudit => "read-audit",
                 AdminAction::ManageDecoys => "manage-decoys",
@@ -182,6 +186,7 @@ impl Action {
                 AdminAction::EnrolPerson | AdminAction::LockPerson => "person",
                 AdminAction::Grant | AdminAction::Revoke => "grant",
                 AdminAction::EnrolAgent => "agent",
+                AdminAction::AcceptState => "host",
                 AdminAction::IssueService => "service",
                 AdminAction::ReadAudit => "audit",
                 AdminAction::ManageDecoys => "decoy",

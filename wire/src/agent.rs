@@ -84,6 +84,7 @@ pub struct BrokerLink {
 struct Handle {
     shared: Arc<Shared>,
     orders: tokio::sync::Mutex<mpsc::Receiver<Incoming>>,
+    accepted: watch::Receiver<Option<String>>,
     status: watch::Receiver<Status>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -120,6 +121,7 @@ pub fn connect_with(
     // As many orders as streams, so that taking them in never blocks on the queue for long.
     let (orders_in, orders) = mpsc::channel(limits.streams.max(1) as usize);
     let (status_in, status) = watch::channel(Status::Away { attempts: 0, why: None });
+    let (accepted_in, accepted) = watch::channel(None);
     let (stop, stopped) = watch::channel(false);
     let dialler = dial::Dialler {
         addr: addr.into(),
@@ -128,19 +130,25 @@ pub fn connect_with(
         limits,
         shared: shared.clone(),
         orders: orders_in,
+        accepted: accepted_in,
         status: status_in,
         stopped,
         endpoint: Mutex::new(None),
     };
     let task = tokio::spawn(dialler.run());
     let orders = tokio::sync::Mutex::new(orders);
-    Ok(BrokerLink { handle: Arc::new(Handle { shared, orders, status, stop, task }) })
+    Ok(BrokerLink { handle: Arc::new(Handle { shared, orders, accepted, status, stop, task }) })
 }
 
 impl BrokerLink {
     /// The broker's next order, over whichever connection is up; nothing once the link is closed.
     pub async fn accept(&self) -> Option<Incoming> {
         self.handle.orders.lock().await.recv().await
+    }
+
+    /// The state of this agent and its host that was accepted last, now and later.
+    pub fn accepted(&self) -> watch::Receiver<Option<String>> {
+        self.handle.accepted.clone()
     }
 
     /// Has the broker record `event`; waits while too many reports are unacknowledged. It returns

@@ -216,6 +216,12 @@ impl AgentLink {
         Ok(())
     }
 
+    /// Tells the agent that this state of its, by the digits it told, is accepted as the one meant.
+    pub async fn accept_state(&self, state: &str) -> Result<(), StreamError> {
+        let mut acks = self.link.acks.lock().await;
+        acks.sender.send(BrokerControl::Accept { state: state.to_owned() }).await
+    }
+
     /// Completes when the connection has ended.
     pub async fn closed(&self) -> LinkEnd {
         self.link.connection.closed().await.into()

@@ -102,6 +102,7 @@ tags! {
     Welcome = 0x11, CONTROL_MAX;
     Reject = 0x12, CONTROL_MAX;
     Ack = 0x13, CONTROL_MAX;
+    Accept = 0x14, CONTROL_MAX;
     OpenSession = 0x20, ORDER_MAX;
     Stdin = 0x21, DATA_MAX;
     StdinEof = 0x22, 0;

@@ -7,7 +7,7 @@
 //!
 //! | stream | opened by | opener says | the other says |
 //! |---|---|---|---|
-//! | control | agent | [`AgentControl`]: `Hello`, then `Report`s | [`BrokerControl`]: `Welcome` or `Reject`, then `Ack`s |
+//! | control | agent | [`AgentControl`]: `Hello`, then `Report`s | [`BrokerControl`]: `Welcome` or `Reject`, then `Ack`s and `Accept`s |
 //! | session | broker | [`Order::Session`], then [`SessionInput`] | [`SessionOutput`]: `Opened` or `Refused`, output, `Exit` or `Aborted` |
 //! | deposit | broker | [`Order::Deposit`], then [`DepositInput`] | [`DepositOutput`]: `Ready` or `Refused`, `Progress`, `Deposited` or `Refused` |
 //!

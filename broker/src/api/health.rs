@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use gate::AcceptState;
 use model::metrics::{CONTENT_TYPE as METRICS, Exposition, Health, Kind, State as Condition};
 use model::observed::CheckState;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Api;
-use super::answer::Fault;
+use super::answer::{Answer, Asked, Fault};
 use super::caller::{ThePerson, TheService};
 use crate::diagnoses;
 
@@ -79,6 +81,27 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, _: TheService) -> Resul
     let (watched, rules) = services.watch.figures();
     siem::metrics::expose_detection(&watched, rules, &mut figures);
     Ok(([(CONTENT_TYPE, METRICS)], figures.finish()).into_response())
+}
+
+/// A state, by the digits that stand for it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Accepted {
+    state: String,
+}
+
+/// The state of a process and its host is the one that was meant. It shows so a moment later.
+pub(super) async fn accept(
+    State(api): State<Arc<Api>>,
+    ThePerson(by): ThePerson,
+    Path(process): Path<String>,
+    Asked(Accepted { state }): Asked<Accepted>,
+) -> Result<Answer<Value>, Fault> {
+    let permit = api.services.gate.accept_state(&by, AcceptState { process, state }).await?;
+    let accepted = api.services.hub.accept(&permit).await;
+    accepted.map_err(|error| Fault::new(StatusCode::CONFLICT, "conflict", format!("{error}.")))?;
+    let AcceptState { process, state } = permit.action();
+    Ok(Answer(json!({ "process": process, "state": state })))
 }
 
 /// How the broker, the agents and their hosts are, for those who may read the log, where it stands too:

@@ -146,6 +146,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/health", get(health::health))
         .route("/v1/metrics", get(health::metrics))
         .route("/v1/diagnostics", get(health::diagnostics))
+        .route("/v1/diagnostics/{process}/accept", post(health::accept))
         .route("/v1/login", post(identity::login))
         .route("/v1/agents/enrol", post(identity::enrol))
         .route("/v1/agents/renew", post(identity::renew))

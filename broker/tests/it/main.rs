@@ -1,9 +1,10 @@
 //! The broker against stock OpenSSH and against people who mean it no good.
 
+mod accepted;
 mod house;
+mod made_up;
 mod recordings;
 mod sessions;
-mod made_up;
 mod trail;
 
 use std::process::Stdio;

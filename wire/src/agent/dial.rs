@@ -30,6 +30,7 @@ pub(super) struct Dialler {
     pub limits: Limits,
     pub shared: Arc<Shared>,
     pub orders: mpsc::Sender<Incoming>,
+    pub accepted: watch::Sender<Option<String>>,
     pub status: watch::Sender<Status>,
     pub stopped: watch::Receiver<bool>,
     /// The endpoint of the present connection, to see it off when the link is closed.
@@ -180,7 +181,7 @@ impl Dialler {
         let ended = tokio::select! {
             ended = self.take_orders(connection) => ended,
             ended = self.send_reports(&mut sender) => ended,
-            ended = self.take_acks(&mut receiver) => ended,
+            ended = self.take_answers(&mut receiver) => ended,
             end = connection.closed() => Err(LinkEnd::from(end).into()),
         };
         let Err(failure) = ended;
@@ -202,7 +203,9 @@ impl Dialler {
         match receiver.next().await? {
             Some(BrokerControl::Welcome { td, .. }) => Ok((sender, receiver, td)),
             Some(BrokerControl::Reject { reason }) => Err(Failure::Rejected(reason)),
-            Some(BrokerControl::Ack { .. }) | None => Err(Failure::ControlEnded),
+            Some(BrokerControl::Ack { .. } | BrokerControl::Accept { .. }) | None => {
+                Err(Failure::ControlEnded)
+            }
         }
     }
 
@@ -216,13 +219,14 @@ impl Dialler {
         }
     }
 
-    async fn take_acks(&self, receiver: &mut Receiver<BrokerControl>) -> Result<Never, Failure> {
+    async fn take_answers(&self, receiver: &mut Receiver<BrokerControl>) -> Result<Never, Failure> {
         loop {
             match receiver.next().await? {
                 Some(BrokerControl::Ack { seq }) => {
                     let done = self.shared.reports().acknowledged(seq)?;
                     self.shared.room.add_permits(done);
                 }
+                Some(BrokerControl::Accept { state }) => drop(self.accepted.send_replace(Some(state))),
                 _ => return Err(Failure::ControlEnded),
             }
         }

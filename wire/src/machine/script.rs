@@ -91,9 +91,11 @@ impl Script for BrokerControl {
             (Admission::Pending, BrokerControl::Welcome { .. }) => Ok(Admission::Welcome(0)),
             (Admission::Pending, BrokerControl::Reject { .. }) => Ok(Admission::Rejected),
             (Admission::Pending, BrokerControl::Ack { .. }) => Err(Violation::TooEarly("Ack")),
+            (Admission::Pending, BrokerControl::Accept { .. }) => Err(Violation::TooEarly("Accept")),
             (Admission::Welcome(last), BrokerControl::Ack { seq }) => {
                 rising(last, *seq).map(Admission::Welcome)
             }
+            (Admission::Welcome(last), BrokerControl::Accept { .. }) => Ok(Admission::Welcome(last)),
             (Admission::Welcome(_), BrokerControl::Welcome { .. } | BrokerControl::Reject { .. }) => {
                 Err(Violation::Again("admission"))
             }

@@ -103,8 +103,12 @@ fn control_and_deposit_survive_the_trip() {
     };
     let said = [AgentControl::Hello(hello()), AgentControl::Report(Report { seq: 1, event })];
     assert_eq!(hear::<AgentControl>([bytes_of(said.clone())]).0, said);
-    let said =
-        [BrokerControl::Welcome { version: 1, td: "sekisho.test".into() }, BrokerControl::Ack { seq: 9 }];
+    let said = [
+        BrokerControl::Welcome { version: 1, td: "sekisho.test".into() },
+        BrokerControl::Ack { seq: 9 },
+        BrokerControl::Accept { state: "0123456789abcdef".into() },
+        BrokerControl::Ack { seq: 10 },
+    ];
     assert_eq!(hear::<BrokerControl>([bytes_of(said.clone())]).0, said);
     let said = [DepositInput::Data(Bytes::from_static(b"crypt4gh")), DepositInput::DataEof];
     assert_eq!(hear::<DepositInput>([bytes_of(said.clone())]), (said.to_vec(), Ok(())));
@@ -144,6 +148,9 @@ fn out_of_turn_is_a_violation_on_both_sides() {
     assert_eq!(refused(std::slice::from_ref(&hello), hello.clone()), Violation::Again("Hello"));
     assert_eq!(refused(&[hello, report(4)], report(4)), Violation::Sequence { seq: 4, last: 4 });
     assert_eq!(refused(&[], ack(1)), Violation::TooEarly("Ack"));
+    let accept = BrokerControl::Accept { state: "0".into() };
+    assert_eq!(refused(&[], accept.clone()), Violation::TooEarly("Accept"));
+    assert_eq!(refused(std::slice::from_ref(&reject), accept), Violation::TooLate("a message"));
     assert_eq!(refused(&[welcome.clone(), ack(2)], ack(1)), Violation::Sequence { seq: 1, last: 2 });
     assert_eq!(refused(&[welcome], reject.clone()), Violation::Again("admission"));
     assert_eq!(refused(&[reject], ack(1)), Violation::TooLate("a message"));

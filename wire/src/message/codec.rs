@@ -39,6 +39,7 @@ impl Message for BrokerControl {
             BrokerControl::Welcome { version, td } => put_control(Tag::Welcome, &(version, td), out),
             BrokerControl::Reject { reason } => put_control(Tag::Reject, reason, out),
             BrokerControl::Ack { seq } => put_control(Tag::Ack, seq, out),
+            BrokerControl::Accept { state } => put_control(Tag::Accept, state, out),
         }
     }
 
@@ -50,6 +51,7 @@ impl Message for BrokerControl {
             }
             Tag::Reject => BrokerControl::Reject { reason: frame.control()? },
             Tag::Ack => BrokerControl::Ack { seq: frame.control()? },
+            Tag::Accept => BrokerControl::Accept { state: frame.control()? },
             _ => return Ok(None),
         }))
     }

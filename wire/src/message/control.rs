@@ -31,6 +31,12 @@ pub enum BrokerControl {
         /// The highest sequence number recorded.
         seq: u64,
     },
+    /// How the agent and its host are is from now on how they are meant to be, if it is still this
+    /// state that they are in.
+    Accept {
+        /// The digits that stand for the state, as the agent told them.
+        state: String,
+    },
 }
 
 /// Who the agent is and what it can do.

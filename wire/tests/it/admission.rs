@@ -254,6 +254,20 @@ async fn reports_come_again_until_they_are_acknowledged() {
 }
 
 #[tokio::test]
+async fn an_accepted_state_reaches_the_agent() {
+    let world = World::new();
+    let (_listener, link, agent) = world.pair(Limits::default()).await;
+    let mut accepted = agent.accepted();
+    assert!(!accepted.has_changed().unwrap());
+    link.accept_state("0123456789abcdef").await.unwrap();
+    soon(accepted.changed()).await.unwrap();
+    assert_eq!(accepted.borrow_and_update().as_deref(), Some("0123456789abcdef"));
+    // The same once more is said once more.
+    link.accept_state("0123456789abcdef").await.unwrap();
+    soon(accepted.changed()).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_report_queue_is_bounded() {
     let world = World::new();
     let limits = Limits { reports: 2, ..narrow() };

@@ -1,0 +1,69 @@
+//! A broker of another version than the one that things were declared for.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::house::{self, House};
+
+/// The check `declared` of the broker, and the state that can be accepted.
+async fn declared(house: &House) -> (String, String, String) {
+    let (status, rows) = house.call(Some(&house.admin), "GET", "/v1/diagnostics", b"").await;
+    assert_eq!(status, 200, "{rows}");
+    let of = |name: &str| {
+        let rows = rows.as_array().unwrap();
+        let row = rows.iter().find(|row| row["process"] == "broker" && row["check"] == name).unwrap();
+        (row["state"].clone(), row["detail"].as_str().unwrap().to_owned())
+    };
+    let (state, detail) = of("declared");
+    (state.as_str().unwrap().to_owned(), detail, of("declared_state").1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_is_told_and_accepted_by_whoever_may() {
+    let mut house = House::new().await;
+    assert!(house.recorded(&["broker_diagnosed", "as it was declared"]).await);
+    house.node.take().unwrap().stop("a test").await;
+    let file = house.dir.path().join("declared.json");
+    let mut kept: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    kept["version"] = json!("0.0.9");
+    kept["sums"]["program"] = json!("another");
+    std::fs::write(&file, kept.to_string()).unwrap();
+    house.node = Some(house::start(house.dir.path()).await.unwrap());
+
+    assert!(house.recorded(&["broker_diagnosed", "upgraded from 0.0.9"]).await);
+    let (state, detail, digits) = declared(&house).await;
+    assert_eq!(state, "warning", "{detail}");
+    assert!(detail.ends_with(&format!("diagnostics accept broker {digits}`: program")), "{detail}");
+    // An upgrade alone makes no node ill.
+    let (_, health) = house.call(None, "GET", "/v1/health", b"").await;
+    assert!(!health.to_string().contains("not as they should be"), "{health}");
+
+    let accept = async |by, process: &str, state: &str| {
+        let body = json!({ "state": state }).to_string();
+        house.call(by, "POST", &format!("/v1/diagnostics/{process}/accept"), body.as_bytes()).await
+    };
+    let alice = house.alice(None).await;
+    let (status, answer) = accept(Some(&alice.tls), "broker", &digits).await;
+    assert_eq!((status, answer["error"]["code"].as_str()), (403, Some("role-missing")), "{answer}");
+    for (process, digits) in [("broker", "0123456789abcdef"), ("agent:nobody", digits.as_str())] {
+        let (status, answer) = accept(Some(&house.admin), process, digits).await;
+        assert_eq!(status, 409, "{answer}");
+        assert!(answer.to_string().contains("look again"), "{answer}");
+    }
+    assert_eq!(declared(&house).await.0, "warning");
+
+    let (status, answer) = accept(Some(&house.admin), "broker", &digits).await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(house.recorded(&["record_changed", "declaration", &digits, "u:admin"]).await);
+    assert!(house.recorded(&["broker_diagnosed", "declared: ok, was warning"]).await);
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while declared(&house).await.0 != "ok" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let kept: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(kept["version"], env!("CARGO_PKG_VERSION"));
+}
