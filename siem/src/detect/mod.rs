@@ -16,10 +16,13 @@ mod builtin;
 mod correlate;
 mod decoys;
 mod detector;
+mod fields;
 mod folder;
 mod follow;
+mod parse;
 mod policy;
 mod rules;
+mod set;
 mod view;
 
 use model::Timestamp;
