@@ -6,6 +6,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use certs::x509::{CertificateAuthority, Identity, KeyPair, LeafRequest};
+use model::Clock;
+use model::ambient::{OsEntropy, SystemClock};
+use rustls::{ClientConfig, RootCertStore};
 use siem::{Target, TlsSource};
 
 use crate::support::*;
@@ -19,6 +23,43 @@ enum Kind {
     SyslogNg,
 }
 
+/// The authority of a house, as the signer has it: collectors and the broker have their certificates
+/// from it, with the names and the limits that it gives them and nothing else.
+struct House(CertificateAuthority);
+
+impl House {
+    fn new() -> House {
+        let domain = "sekisho.test".parse().unwrap();
+        let key = KeyPair::generate(&OsEntropy).unwrap();
+        House(CertificateAuthority::create(domain, key, SystemClock.now(), &OsEntropy).unwrap())
+    }
+
+    fn issue(&self, spiffe: &str, dns: &[&str]) -> Identity {
+        let key = KeyPair::generate(&OsEntropy).unwrap();
+        let request = LeafRequest {
+            spiffe: spiffe.parse().unwrap(),
+            dns: dns.iter().map(|name| (*name).to_owned()).collect(),
+            ip: Vec::new(),
+            public_key: key.spki().unwrap(),
+            lifetime: Duration::from_secs(3600),
+        };
+        let leaf = self.0.issue(&request, SystemClock.now(), &OsEntropy).unwrap();
+        Identity { chain: vec![leaf], key: key.to_private_key_der().unwrap() }
+    }
+
+    /// What somebody with this certificate connects with.
+    fn client(&self, spiffe: &str) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.certificate().der().clone()).unwrap();
+        let own = self.issue(spiffe, &[]);
+        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        Arc::new(builder.with_client_auth_cert(own.chain, own.key).unwrap())
+    }
+}
+
 /// A real collector in a folder of its own.
 struct Collector {
     kind: Kind,
@@ -28,13 +69,13 @@ struct Collector {
 }
 
 impl Collector {
-    fn configure(kind: Kind, dir: &Path, authority: &Authority) -> Collector {
-        let leaf = authority.issue("collector.test");
-        fs::write(dir.join("ca.pem"), &authority.pem).unwrap();
-        fs::write(dir.join("cert.pem"), &leaf.pem).unwrap();
-        fs::write(dir.join("key.pem"), leaf.key.serialize_pem()).unwrap();
+    fn configure(kind: Kind, dir: &Path, house: &House) -> Collector {
+        let own = house.issue("service/collector", &["collector.test"]);
+        fs::write(dir.join("ca.pem"), house.0.certificate().pem()).unwrap();
+        fs::write(dir.join("cert.pem"), own.chain_pem()).unwrap();
+        fs::write(dir.join("key.pem"), own.key_pem().as_bytes()).unwrap();
         let port = free_port();
-        // The configurations that are shipped, with other places, ports and names.
+        // The configurations that are shipped, with other places and ports.
         let shipped = match kind {
             Kind::Rsyslog | Kind::Relp => "rsyslog/sekisho.conf",
             Kind::SyslogNg => "syslog-ng/sekisho.conf",
@@ -47,7 +88,6 @@ impl Collector {
             ("/etc/sekisho/collector", here.as_str()),
             ("/var/log/sekisho", &here),
             ("/var/spool/rsyslog", &here),
-            ("siem/main", "siem.test"),
             (ours, &port.to_string()),
             (other, &free_port().to_string()),
         ] {
@@ -120,11 +160,12 @@ impl Drop for Collector {
 
 async fn killed_in_the_middle_it_misses_nothing(kind: Kind, target: fn(u16, TlsSource) -> Target) {
     let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::new();
-    let mut collector = Collector::configure(kind, dir.path(), &authority);
+    let house = House::new();
+    let mut collector = Collector::configure(kind, dir.path(), &house);
     collector.start();
     let log = open_log(dir.path());
-    let client = authority.client(Some(&authority.issue("siem.test")));
+    // As the broker's own, `siem/main` without any other name.
+    let client = house.client("siem/main");
     let mut feed = start(&log, dir.path(), target(collector.port, Arc::new(move || Ok(Arc::clone(&client)))));
 
     let began = Instant::now();
@@ -165,6 +206,37 @@ async fn killed_in_the_middle_it_misses_nothing(kind: Kind, target: fn(u16, TlsS
     // What was under way at two kills, and no more.
     assert!(u64::from(copies) <= status.sent - EVENTS as u64, "{copies} copies");
     log.close().await;
+}
+
+/// Somebody else of the house is not taken for the broker.
+async fn another_service_is_refused(kind: Kind, target: fn(u16, TlsSource) -> Target) {
+    let dir = tempfile::tempdir().unwrap();
+    let house = House::new();
+    let mut collector = Collector::configure(kind, dir.path(), &house);
+    collector.start();
+    let log = open_log(dir.path());
+    fill(&log, 3).await;
+    let current = Arc::new(std::sync::Mutex::new(house.client("service/other")));
+    let shown = Arc::clone(&current);
+    let source: TlsSource = Arc::new(move || Ok(Arc::clone(&shown.lock().unwrap())));
+    let mut feed = start(&log, dir.path(), target(collector.port, source));
+    let refused = feed.until(|s| s.errors >= 4).await;
+    assert_eq!(refused.delivered, 0, "{refused:?} {}", collector.errors());
+    *current.lock().unwrap() = house.client("siem/main");
+    feed.until(|s| s.delivered == 3).await;
+    feed.stop().await;
+    assert_eq!(collector.seen(3), [1, 1, 1]);
+    log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rsyslog_takes_the_log_of_the_broker_alone() {
+    another_service_is_refused(Kind::Rsyslog, syslog).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rsyslog_over_relp_takes_the_log_of_the_broker_alone() {
+    another_service_is_refused(Kind::Relp, relp).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

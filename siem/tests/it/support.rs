@@ -19,12 +19,10 @@ use tokio::task::JoinHandle;
 pub struct Authority {
     pub issuer: Issuer<'static, KeyPair>,
     pub der: CertificateDer<'static>,
-    pub pem: String,
 }
 
 pub struct Leaf {
     pub der: CertificateDer<'static>,
-    pub pem: String,
     pub key: KeyPair,
 }
 
@@ -35,8 +33,8 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
-        let (der, pem) = (certificate.der().clone(), certificate.pem());
-        Authority { issuer: Issuer::new(params, key), der, pem }
+        let der = certificate.der().clone();
+        Authority { issuer: Issuer::new(params, key), der }
     }
 
     pub fn issue(&self, name: &str) -> Leaf {
@@ -44,7 +42,7 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Leaf { der: certificate.der().clone(), pem: certificate.pem(), key }
+        Leaf { der: certificate.der().clone(), key }
     }
 
     pub fn roots(&self) -> RootCertStore {
