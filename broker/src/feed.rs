@@ -112,7 +112,7 @@ impl Feeds {
             stopping.cancelled().await;
             let _ = stop.send(true);
         };
-        let watching = tell(&self.gate, &name, config.alarm_lag, seen.clone());
+        let watching = tell(|kind| record(&self.gate, kind), &name, config.alarm_lag, seen.clone());
         let watching_rejected = tell_rejected(&self.gate, &name, seen);
         tokio::pin!(sending, watching, watching_rejected);
         let ended = tokio::select! {
@@ -162,13 +162,22 @@ fn key(path: &Path, entropy: &dyn Entropy) -> std::io::Result<Zeroizing<[u8; 32]
     key.map(Zeroizing::new).map_err(|_| std::io::Error::other("a key has 64 hexadecimal digits"))
 }
 
+/// An error stays until something is delivered again, or nothing waits: a collector that takes every
+/// connection and then hangs, or says what cannot be, fails all the same.
 fn is_failing(status: &Status, alarm_lag: u64) -> bool {
-    (!status.connected && status.last_error.is_some()) || status.lag >= alarm_lag
+    status.last_error.is_some() || status.lag >= alarm_lag
 }
 
 /// Records when the collector fails, or stays behind, for long, and when it has everything again;
 /// both once.
-async fn tell(gate: &Gate, name: &str, alarm_lag: u64, mut seen: watch::Receiver<Status>) {
+async fn tell<F>(
+    record: impl Fn(EventKind) -> F,
+    name: &str,
+    alarm_lag: u64,
+    mut seen: watch::Receiver<Status>,
+) where
+    F: Future<Output = ()>,
+{
     loop {
         // Working, until it has not worked for a while.
         let failing = |status: &Status| is_failing(status, alarm_lag);
@@ -184,13 +193,15 @@ async fn tell(gate: &Gate, name: &str, alarm_lag: u64, mut seen: watch::Receiver
             let status = seen.borrow();
             (status.lag, status.last_error.clone().unwrap_or_default())
         };
-        record(gate, EventKind::SinkLagging { sink: name.to_owned(), lag, last_error }).await;
+        record(EventKind::SinkLagging { sink: name.to_owned(), lag, last_error }).await;
         // A live log is seldom followed to its very end.
-        let caught_up = |status: &Status| status.connected && status.lag < alarm_lag.div_ceil(10);
+        let caught_up = |status: &Status| {
+            status.connected && status.last_error.is_none() && status.lag < alarm_lag.div_ceil(10)
+        };
         if seen.wait_for(caught_up).await.is_err() {
             return;
         }
-        record(gate, EventKind::SinkRecovered { sink: name.to_owned() }).await;
+        record(EventKind::SinkRecovered { sink: name.to_owned() }).await;
     }
 }
 
@@ -226,6 +237,90 @@ fn client_config(identity: &Identity, roots: RootCertStore) -> Result<ClientConf
 mod tests {
     use super::*;
     use model::SeededEntropy;
+
+    const ALARM: u64 = 1000;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A sink whose status is said by hand, and what was recorded about it.
+    struct Told {
+        status: watch::Sender<Status>,
+        told: Arc<std::sync::Mutex<Vec<&'static str>>>,
+    }
+
+    impl Told {
+        fn new() -> Told {
+            let (status, seen) = watch::channel(Status::default());
+            let told: Arc<std::sync::Mutex<Vec<&'static str>>> = Arc::default();
+            let own = Arc::clone(&told);
+            tokio::spawn(async move {
+                let record = |kind: EventKind| {
+                    own.lock().unwrap().push(match kind {
+                        EventKind::SinkLagging { .. } => "lagging",
+                        EventKind::SinkRecovered { .. } => "recovered",
+                        other => panic!("{other:?}"),
+                    });
+                    std::future::ready(())
+                };
+                tell(record, "soc", ALARM, seen).await;
+            });
+            Told { status, told }
+        }
+
+        /// It is so for a while; what was recorded by then.
+        async fn is(&self, status: Status, seconds: u32) -> Vec<&'static str> {
+            self.status.send_replace(status);
+            tokio::time::sleep(SECOND * seconds).await;
+            self.told.lock().unwrap().clone()
+        }
+    }
+
+    fn works(lag: u64) -> Status {
+        Status { connected: true, lag, ..Status::default() }
+    }
+
+    fn fails(connected: bool, lag: u64) -> Status {
+        Status { connected, lag, last_error: Some("no answer".to_owned()), ..Status::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_that_refuses_is_told_once_and_so_is_its_recovery() {
+        let told = Told::new();
+        assert!(told.is(works(0), 100).await.is_empty());
+        // A restart of the collector is nothing yet.
+        assert!(told.is(fails(false, 3), 20).await.is_empty());
+        assert!(told.is(works(0), 100).await.is_empty());
+        assert!(told.is(fails(false, 3), 29).await.is_empty());
+        assert_eq!(told.is(fails(false, 4), 2).await, ["lagging"]);
+        assert_eq!(told.is(fails(false, 900), 3600).await, ["lagging"]);
+        assert_eq!(told.is(works(500), 100).await, ["lagging"], "it has not caught up");
+        assert_eq!(told.is(works(5), 1).await, ["lagging", "recovered"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_that_hangs_or_lies_is_told_however_often_it_is_connected() {
+        let told = Told::new();
+        // Left after half a minute without an answer; connected again; left again, on a quiet log.
+        assert!(told.is(works(2), 30).await.is_empty());
+        let mut all = Vec::new();
+        for _ in 0..20 {
+            told.is(fails(false, 2), 15).await;
+            all = told.is(fails(true, 2), 30).await;
+        }
+        assert_eq!(all, ["lagging"], "and it does not recover by connecting");
+        assert_eq!(told.is(works(0), 1).await, ["lagging", "recovered"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_that_is_too_slow_is_told_by_its_lag() {
+        let told = Told::new();
+        for lag in (0..ALARM).step_by(10) {
+            assert!(told.is(works(lag), 1).await.is_empty());
+        }
+        assert!(told.is(works(ALARM), 29).await.is_empty());
+        assert_eq!(told.is(works(ALARM + 5), 2).await, ["lagging"]);
+        assert_eq!(told.is(works(ALARM / 2), 100).await, ["lagging"]);
+        assert_eq!(told.is(works(ALARM / 10 - 1), 1).await, ["lagging", "recovered"]);
+    }
 
     #[test]
     fn a_sink_keeps_its_key() {

@@ -57,14 +57,42 @@ async fn bad_sinks_slow_neither_the_log_nor_a_good_one() {
         std::future::pending::<()>().await;
     })
     .await;
+    // Takes whatever comes, a little at a time, and acknowledges each message late.
+    let slow = collector(&authority, |mut stream| async move {
+        let mut bytes = [0; 100];
+        let _ = stream.read(&mut bytes).await;
+        let _ = stream.write_all(b"1 rsp 22 200 OK\ncommands=syslog\n").await;
+        let _ = stream.flush().await;
+        let (mut chunk, mut came, mut answered) = (vec![0; 1 << 16], 0_u32, 0);
+        loop {
+            match tokio::time::timeout(Duration::from_millis(1), stream.read(&mut chunk)).await {
+                Ok(Ok(0) | Err(_)) => return,
+                Ok(Ok(read)) => {
+                    // One that lies over two reads is not counted, and so not answered.
+                    came += chunk[..read].windows(8).filter(|part| part == b" syslog ").count() as u32;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            if answered < came {
+                answered += 1;
+                let answer = format!("{} rsp 6 200 OK\n", answered + 1);
+                if stream.write_all(answer.as_bytes()).await.is_err() || stream.flush().await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
     let refuses = free_port();
 
     let log = open_log(dir.path());
     let bad = [
-        start_as("hangs", &log, dir.path(), syslog(hangs, Arc::clone(&tls))),
-        start_as("lies", &log, dir.path(), relp(lies, Arc::clone(&tls))),
-        start_as("silent", &log, dir.path(), relp(silent, Arc::clone(&tls))),
-        start_as("refuses", &log, dir.path(), syslog(refuses, tls)),
+        ("hangs", start_as("hangs", &log, dir.path(), syslog(hangs, Arc::clone(&tls)))),
+        ("lies", start_as("lies", &log, dir.path(), relp(lies, Arc::clone(&tls)))),
+        ("silent", start_as("silent", &log, dir.path(), relp(silent, Arc::clone(&tls)))),
+        ("slow", start_as("slow", &log, dir.path(), relp(slow, Arc::clone(&tls)))),
+        ("refuses", start_as("refuses", &log, dir.path(), syslog(refuses, tls))),
     ];
     let path = dir.path().join("events.jsonl");
     let file = FileTarget { path: path.clone(), rotate_bytes: 1 << 30, keep: 2 };
@@ -75,10 +103,17 @@ async fn bad_sinks_slow_neither_the_log_nor_a_good_one() {
     good.until(|s| s.delivered == EVENTS as u64).await;
     println!("{EVENTS} events recorded in {recorded:?}, in the file after {:?}", began.elapsed());
     assert!(began.elapsed() < Duration::from_secs(30));
-    for mut feed in bad {
+    for (name, mut feed) in bad {
         // The lag is known whatever the collector does.
         let status = feed.until(|s| s.lag > 0).await;
-        assert!(status.delivered < EVENTS as u64, "{status:?}");
+        assert!(status.delivered < EVENTS as u64, "{name}: {status:?}");
+        // Of those that answer what cannot be, or not at all, an error stays, connected or not.
+        let failed = match name {
+            "lies" | "refuses" => feed.until(|s| s.last_error.is_some()).await.delivered == 0,
+            "slow" => feed.until(|s| s.delivered > 0).await.last_error.is_none(),
+            _ => true,
+        };
+        assert!(failed, "{name}: {:?}", feed.status.borrow());
         if !status.connected {
             feed.until(|s| s.last_error.is_some() || s.connected).await;
         }
