@@ -38,6 +38,16 @@ pub enum ReadError {
         /// What is wrong with it.
         what: String,
     },
+    /// The entry is not here any more: it lies in the vault.
+    #[error(
+        "entry {index} was moved to the vault, as all that is missing before entry {from}; `sekisho audit fetch` brings it back"
+    )]
+    Removed {
+        /// What was to be read.
+        index: u64,
+        /// From here on every entry is here.
+        from: u64,
+    },
     /// Nothing is there under this number.
     #[error("the log has {size} entries under its last checkpoint; {asked} lies outside")]
     Outside {

@@ -308,6 +308,48 @@ pub enum EventKind {
         line: Option<u64>,
         reason: String,
     },
+    /// A record of the house itself is being kept as secret shares; `decision` names the rule. Of a
+    /// session's recording the event names the session.
+    RecordKeeping {
+        object: ObjectId,
+        what: KeptKind,
+        /// Of a part of this log: index of its first entry.
+        first: Option<u64>,
+        /// And how many entries it has.
+        count: Option<u64>,
+    },
+    /// It lies, in shares, on all its backends, and was read back from them whole.
+    RecordKept {
+        object: ObjectId,
+        what: KeptKind,
+        first: Option<u64>,
+        count: Option<u64>,
+        /// Which agent took it in; none where the broker was killed before it could say so.
+        agent: Option<AgentId>,
+        /// Bytes of the file that it is.
+        size: u64,
+        /// Of that file, hexadecimal.
+        sha256: String,
+        /// Of a part of this log: the RFC 6962 root over its entries, hexadecimal.
+        root: Option<String>,
+        /// Root of the manifest of its shares, hexadecimal.
+        manifest_root: String,
+    },
+    /// Somebody was given such a record; `decision` names the rule.
+    RecordFetched { object: ObjectId, what: KeptKind, first: Option<u64>, count: Option<u64> },
+    /// The copy in the house goes: what it was can be had from the shares alone.
+    RecordMoved { object: ObjectId, what: KeptKind, first: Option<u64>, count: Option<u64> },
+    /// Records wait to be kept for longer than they should.
+    KeptLagging {
+        /// Entries of this log that wait.
+        waiting: u64,
+        last_error: String,
+    },
+    /// Nothing waits any more.
+    KeptRecovered {
+        /// The entries of this log below this index are kept.
+        kept: u64,
+    },
     /// This log takes nothing more but what ends.
     LogStopped { reason: String },
     /// The witness does not answer, or has fallen behind.
@@ -561,6 +603,14 @@ codes! {
         Declaration = "declaration",
         /// Something laid out to be touched by whoever should not; what it is, the log does not say.
         Decoy = "decoy",
+    }
+
+    /// What sort of record of the house is kept as secret shares.
+    KeptKind {
+        /// A part of the audit log.
+        AuditSegment = "audit-segment",
+        /// The recording of a session.
+        SessionRecording = "session-recording",
     }
 
     /// How bad a finding is, in Sigma's words.

@@ -26,6 +26,7 @@ mod entry;
 mod error;
 mod event;
 mod integrator;
+mod local;
 mod locks;
 mod log;
 mod note;
@@ -33,6 +34,8 @@ mod ocsf;
 mod proof;
 mod reader;
 mod recover;
+mod removal;
+mod segment;
 mod shared;
 mod space;
 mod sweep;
@@ -49,17 +52,21 @@ pub use entry::{export, severity_of, uid, write_canonical};
 pub use error::{AppendError, OpenError, ReadError, VerifyError};
 pub use event::{
     AuthFault, CertificateKind, Change, ChannelKind, DecisionRecord, Direction, Door, EndCause, Event,
-    EventKind, FindingLevel, FindingReaction, ReadFaultKind, RecordKind, RecordingMode, RecordingOutcome,
-    SessionExit, TransferOutcome,
+    EventKind, FindingLevel, FindingReaction, KeptKind, ReadFaultKind, RecordKind, RecordingMode,
+    RecordingOutcome, SessionExit, TransferOutcome,
 };
 pub use log::{Index, Log};
 pub use note::{Checkpoint, KeyError, LogKey, LogPublicKey, NoteError};
 pub use ocsf::{Sensitivity, event_fields, event_kinds, sensitivity};
 pub use proof::{Proof, ProofError};
 pub use reader::Reader;
+pub use segment::{
+    PackError, SegmentBundle, SegmentFault, SegmentHeader, SegmentRange, SegmentReader, prepare_folder,
+    write_bundle,
+};
 pub use tiles::{BundleFault, TilePath, parse_bundle};
 pub use tree::{Hash, leaf_hash, verify_consistency, verify_inclusion};
-pub use verify::{VerifyReport, verify_dir, verify_witnessed};
+pub use verify::{VerifyReport, verify_dir, verify_with, verify_witnessed};
 pub use wal::{Batch, BatchFault, parse_batch};
 pub use witnessed::Witnessed;
 

@@ -191,6 +191,14 @@ impl Log {
         self.shared.key.origin()
     }
 
+    pub(crate) fn public_key(&self) -> &crate::LogPublicKey {
+        self.shared.key.public()
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
     /// Why the log takes nothing more, once it has failed.
     pub fn failure(&self) -> Option<Arc<io::Error>> {
         self.shared.state.borrow().failed.clone()

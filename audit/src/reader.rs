@@ -2,9 +2,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::local::{explained, local_from};
 use crate::log::{WITNESSED, check_sizes};
-use crate::tiles::{TileNodes, read_range};
-use crate::tree::{consistency, inclusion};
+use crate::tiles::{Kind, Tile, TileNodes, read_range};
+use crate::tree::{WIDTH, consistency, inclusion};
 use crate::{Checkpoint, Hash, LogPublicKey, Proof, ReadError};
 
 /// How often a read begins anew because a checkpoint came in between.
@@ -30,9 +31,38 @@ impl Reader {
         Ok(Reader { dir: dir.to_owned(), key })
     }
 
+    /// A reader of the log in `dir`, whose key is known.
+    pub(crate) fn of(dir: &Path, key: &LogPublicKey) -> Reader {
+        Reader { dir: dir.to_owned(), key: key.clone() }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The key whose signature the checkpoints must have.
     pub fn key(&self) -> &LogPublicKey {
         &self.key
+    }
+
+    /// The index from which on every entry is in the folder. Below it bundles may have been removed,
+    /// once a segment of them was kept elsewhere.
+    pub fn local_from(&self) -> Result<u64, ReadError> {
+        local_from(&self.dir)
+    }
+
+    /// The first index from `index` on whose entry is in the folder, or [`Reader::local_from`].
+    pub fn next_local(&self, index: u64) -> Result<u64, ReadError> {
+        let from = self.local_from()?;
+        let mut n = index / WIDTH as u64;
+        while n * (WIDTH as u64) < from {
+            let bundle = Tile { kind: Kind::Entries, n, width: WIDTH as u16 };
+            if self.dir.join(bundle.path()).exists() {
+                return Ok(index.max(n * WIDTH as u64));
+            }
+            n += 1;
+        }
+        Ok(index.max(from))
     }
 
     /// The last checkpoint, with the signed note it stands in.
@@ -57,6 +87,7 @@ impl Reader {
     /// Up to `max` entries from index `from` on; none if there are no more yet.
     pub fn read(&self, from: u64, max: usize) -> Result<Vec<(u64, Vec<u8>)>, ReadError> {
         self.at_checkpoint(|checkpoint, _| read_range(&self.dir, from, max, checkpoint.size))
+            .map_err(|error| explained(&self.dir, from, error))
     }
 
     /// Evidence for one entry, as the last checkpoint covers it.
@@ -65,7 +96,8 @@ impl Reader {
             let size = checkpoint.size;
             check_sizes(index.checked_add(1), size, size)
                 .map_err(|_| ReadError::Outside { asked: index, size })?;
-            let entries = read_range(&self.dir, index, 1, size)?;
+            let entries =
+                read_range(&self.dir, index, 1, size).map_err(|error| explained(&self.dir, index, error))?;
             let entry = entries.into_iter().next().map(|(_, entry)| entry);
             let entry = entry.ok_or(ReadError::Outside { asked: index, size })?;
             let hashes = inclusion(&TileNodes::new(&self.dir, size), index, size)?;
@@ -89,7 +121,7 @@ impl Reader {
     }
 
     /// Partial tiles of a checkpoint go away some time after the next: then the work begins anew.
-    fn at_checkpoint<T>(
+    pub(crate) fn at_checkpoint<T>(
         &self,
         work: impl Fn(&Checkpoint, &str) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {

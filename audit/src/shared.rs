@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use model::{Clock, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::local::explained;
 use crate::locks::lock;
 use crate::space::Spare;
 use crate::wal::{Segment, read_batch};
@@ -136,7 +137,7 @@ impl Shared {
                 // A partial bundle goes away when a wider one has taken its place.
                 Err(ReadError::Io { source, .. })
                     if source.kind() == io::ErrorKind::NotFound && lock(&self.published).size != size => {}
-                other => return other,
+                other => return other.map_err(|error| explained(&self.dir, from, error)),
             }
         }
     }

@@ -116,6 +116,11 @@ impl TilePath {
         Tile::from_path(Path::new(path)).map(TilePath)
     }
 
+    /// How many entries the log has at least when this file exists.
+    pub fn needs(self) -> Option<u64> {
+        self.0.needs()
+    }
+
     /// Whether it names a bundle of entries, which not everybody may read. Tiles of hashes say
     /// nothing but how many there are.
     pub fn is_entries(self) -> bool {
@@ -199,7 +204,12 @@ pub(crate) fn read_range(
         let Some(tile) = Tile::at(Kind::Entries, n, size) else { break };
         let skip = (at % WIDTH as u64) as usize;
         let room = max - found.len();
-        for entry in read_entries(dir, tile)?.into_iter().skip(skip).take(room) {
+        let entries = match read_entries(dir, tile) {
+            // What is missing shows when it is asked for first.
+            Err(_) if !found.is_empty() => break,
+            other => other?,
+        };
+        for entry in entries.into_iter().skip(skip).take(room) {
             found.push((at, entry));
             at += 1;
         }

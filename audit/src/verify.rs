@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use crate::disk::{each_file_under, is_temporary};
 use crate::error::{VerifyError, fault};
+use crate::local::local_from;
 use crate::space::spare_path;
 use crate::sweep::sweep;
-use crate::tiles::{Kind, Tile, parse_bundle, push_entry};
+use crate::tiles::{Kind, Tile, parse_bundle, parse_hashes, push_entry};
 use crate::tree::{Edge, Hash, WIDTH, leaf_hash, reduce};
 use crate::wal::{BatchFault, Segment, Tail, segments_in};
 use crate::witnessed::{Kept, Witnessed};
@@ -35,6 +36,11 @@ pub struct VerifyReport {
     pub live: bool,
     /// How far a witness has come, if the log has one.
     pub witnessed: Option<Witnessed>,
+    /// Entries that were moved to the vault and are not here: their hashes were compared, their bytes
+    /// were not.
+    pub removed: u64,
+    /// Entries that were moved to the vault, and were fetched and compared.
+    pub fetched: u64,
 }
 
 /// How often a log that changes while it is read is looked at before a fault counts.
@@ -52,7 +58,7 @@ const LISTINGS: u32 = 100;
 /// Where a witness has signed, `checkpoint.witnessed` must be signed by the log, too, and the log must
 /// continue it. Whether the witness signed it is for [`verify_witnessed`].
 pub fn verify_dir(dir: &Path, key: &LogPublicKey) -> Result<VerifyReport, VerifyError> {
-    verify(dir, key, None)
+    verify_with(dir, None, key, None)
 }
 
 /// The same, and the last checkpoint that a witness has signed must be there and be signed by
@@ -63,20 +69,24 @@ pub fn verify_witnessed(
     key: &LogPublicKey,
     witness: &WitnessPublicKey,
 ) -> Result<VerifyReport, VerifyError> {
-    verify(dir, key, Some(witness))
+    verify_with(dir, None, key, Some(witness))
 }
 
-fn verify(
+/// Either, where bundles that were moved to the vault are looked for in the folder `kept`, as
+/// [`crate::write_bundle`] puts them there. What is in neither counts by the hashes that stayed.
+pub fn verify_with(
     dir: &Path,
+    kept: Option<&Path>,
     key: &LogPublicKey,
     witness: Option<&WitnessPublicKey>,
 ) -> Result<VerifyReport, VerifyError> {
     let mut attempt = 1;
     loop {
-        let before = fs::read(dir.join("checkpoint")).ok();
+        let moving = || (fs::read(dir.join("checkpoint")).ok(), local_from(dir).ok());
+        let before = moving();
         let live = is_live(dir);
-        let result = verify_once(dir, key, witness, live);
-        let moved = fs::read(dir.join("checkpoint")).ok() != before;
+        let result = verify_once(dir, kept, key, witness, live);
+        let moved = moving() != before;
         if result.is_ok() || !moved || attempt == ATTEMPTS {
             return result;
         }
@@ -87,6 +97,7 @@ fn verify(
 
 fn verify_once(
     dir: &Path,
+    kept: Option<&Path>,
     key: &LogPublicKey,
     witness: Option<&WitnessPublicKey>,
     live: bool,
@@ -100,15 +111,19 @@ fn verify_once(
     let note = read(dir, Path::new("checkpoint"))?;
     let checkpoint = Checkpoint::open(&note, key).map_err(|e| fault(format!("checkpoint: {e}"), None))?;
     let wal = WalHashes::read(dir, &checkpoint, live)?;
+    let removed = local_from(dir).map_err(|e| fault(e.to_string(), None))?;
     let mut walk = Walk {
         dir,
         live,
+        elsewhere: Elsewhere { below: removed, kept },
         size: checkpoint.size,
         files: list_tiles(dir, checkpoint.size)?,
         edge: Edge::default(),
         source: None,
         bundle: Vec::new(),
         bytes: (key_file.len() + note.len()) as u64 + wal.bytes + witnessed.as_ref().map_or(0, Kept::bytes),
+        removed: 0,
+        fetched: 0,
         root: None,
     };
     walk.note_root();
@@ -139,6 +154,8 @@ fn verify_once(
         unfinished: wal.unfinished,
         live,
         witnessed,
+        removed: walk.removed,
+        fetched: walk.fetched,
     })
 }
 
@@ -296,6 +313,7 @@ impl WalHashes {
 struct Walk<'a> {
     dir: &'a Path,
     live: bool,
+    elsewhere: Elsewhere<'a>,
     /// What the checkpoint covers.
     size: u64,
     /// The files that are there and were not compared yet.
@@ -306,7 +324,27 @@ struct Walk<'a> {
     /// Its bytes up to where the walk is.
     bundle: Vec<u8>,
     bytes: u64,
+    removed: u64,
+    fetched: u64,
     root: Option<Hash>,
+}
+
+/// Where entries may be that are not in the folder of the log.
+#[derive(Clone, Copy)]
+struct Elsewhere<'a> {
+    /// Bundles that begin below this index may have been removed.
+    below: u64,
+    /// Where some of them were fetched to.
+    kept: Option<&'a Path>,
+}
+
+/// Where the entries of a bundle were found.
+#[derive(Clone, Copy, PartialEq)]
+enum Found {
+    Here,
+    Fetched,
+    /// Nowhere, and none were expected.
+    Removed,
 }
 
 impl Walk<'_> {
@@ -314,12 +352,14 @@ impl Walk<'_> {
     fn full_bundles(&mut self, wal: &WalHashes) -> Result<(), VerifyError> {
         let count = self.size / WIDTH as u64;
         let files = std::mem::take(&mut self.files);
-        let (dir, live) = (self.dir, self.live);
+        let (dir, live, elsewhere) = (self.dir, self.live, self.elsewhere);
         let swept = sweep(
             count,
-            |n| read_full(dir, live, n, wal, &files),
-            |(root, bytes)| {
+            |n| read_full(dir, live, elsewhere, n, wal, &files),
+            |(root, bytes, found)| {
                 self.bytes += bytes;
+                self.removed += if found == Found::Removed { WIDTH as u64 } else { 0 };
+                self.fetched += if found == Found::Fetched { WIDTH as u64 } else { 0 };
                 let mut grown = Vec::new();
                 self.edge.push_tile(root, |level, n, hashes| {
                     grown.push((level, n, hashes.to_vec()));
@@ -476,30 +516,39 @@ impl Walk<'_> {
 }
 
 /// Reads the full bundle `n` and everything that says the same: its tile, narrower copies of both,
-/// and the write-ahead log. Returns the root over it and how many bytes were read.
+/// and the write-ahead log. Returns the root over it, how many bytes were read, and where.
 fn read_full(
     dir: &Path,
     live: bool,
+    elsewhere: Elsewhere<'_>,
     n: u64,
     wal: &WalHashes,
     files: &BTreeSet<Tile>,
-) -> Result<(Hash, u64), VerifyError> {
+) -> Result<(Hash, u64, Found), VerifyError> {
     let source = Tile { kind: Kind::Entries, n, width: WIDTH as u16 };
     let (path, first) = (source.path(), n * WIDTH as u64);
     let name = path.display();
-    let bytes =
-        read_file(dir, live, source)?.ok_or_else(|| fault(format!("{name} is missing"), Some(first)))?;
+    let (bytes, found) = match read_file(dir, live, source) {
+        Err(_) if first < elsewhere.below && !dir.join(&path).exists() => {
+            match elsewhere.kept.map(|kept| fs::read(kept.join(&path))) {
+                Some(Ok(bytes)) => (bytes, Found::Fetched),
+                Some(Err(e)) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(fault(format!("the fetched {name} cannot be read: {e}"), Some(first)));
+                }
+                _ => return read_hashes_alone(dir, live, n, wal),
+            }
+        }
+        read => {
+            let missing = || fault(format!("{name} is missing"), Some(first));
+            (read?.ok_or_else(missing)?, Found::Here)
+        }
+    };
     let entries = parse_bundle(&bytes).map_err(|e| fault(format!("{name}: {e}"), Some(first)))?;
     if entries.len() != WIDTH {
         return Err(fault(format!("{name} has {} entries", entries.len()), Some(first)));
     }
     let hashes: Vec<Hash> = entries.iter().map(|entry| leaf_hash(entry)).collect();
-    for (index, leaf) in (first..).zip(&hashes) {
-        if wal.at(index).is_some_and(|known| known != leaf) {
-            let what = format!("entry {index} in {name} differs from the one in wal");
-            return Err(fault(what, Some(index)));
-        }
-    }
+    compare_wal(wal, first, &hashes, &path)?;
     let tile = Tile { kind: Kind::Level(0), ..source };
     let mut read = bytes.len() as u64 + compare_tile(dir, live, tile, &hashes, Some(source))?;
     for narrow in files.range(Tile { width: 1, ..tile }..tile) {
@@ -516,7 +565,36 @@ fn read_full(
             read += copy.len() as u64;
         }
     }
-    Ok((reduce(&hashes), read))
+    Ok((reduce(&hashes), read, found))
+}
+
+/// Of a bundle that was removed, the hashes that stayed.
+fn read_hashes_alone(
+    dir: &Path,
+    live: bool,
+    n: u64,
+    wal: &WalHashes,
+) -> Result<(Hash, u64, Found), VerifyError> {
+    let (tile, first) = (Tile { kind: Kind::Level(0), n, width: WIDTH as u16 }, n * WIDTH as u64);
+    let path = tile.path();
+    let name = path.display();
+    let bytes =
+        read_file(dir, live, tile)?.ok_or_else(|| fault(format!("{name} is missing"), Some(first)))?;
+    let hashes = parse_hashes(&bytes).filter(|hashes| hashes.len() == WIDTH);
+    let hashes = hashes.ok_or_else(|| fault(format!("{name} has not the form of a tile"), Some(first)))?;
+    compare_wal(wal, first, &hashes, &path)?;
+    Ok((reduce(&hashes), bytes.len() as u64, Found::Removed))
+}
+
+/// What a file says of entries that the write-ahead log has as well.
+fn compare_wal(wal: &WalHashes, first: u64, hashes: &[Hash], path: &Path) -> Result<(), VerifyError> {
+    for (index, leaf) in (first..).zip(hashes) {
+        if wal.at(index).is_some_and(|known| known != leaf) {
+            let what = format!("entry {index} in {} differs from the one in wal", path.display());
+            return Err(fault(what, Some(index)));
+        }
+    }
+    Ok(())
 }
 
 /// Compares a tile with the hashes it should have; returns how many bytes were read. `source` is the

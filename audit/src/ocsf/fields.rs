@@ -198,6 +198,15 @@ classed! {
     }
     "rules_loaded" RulesLoaded { set: Public, rules: Public, source: Internal }
     "rules_refused" RulesRefused { set: Public, file: Internal, line: Public, reason: Internal }
+    "record_keeping" RecordKeeping { object: Internal, what: Public, first: Public, count: Public }
+    "record_kept" RecordKept {
+        object: Internal, what: Public, first: Public, count: Public, agent: Internal, size: Internal,
+        sha256: Internal, root: Internal, manifest_root: Internal
+    }
+    "record_fetched" RecordFetched { object: Internal, what: Public, first: Public, count: Public }
+    "record_moved" RecordMoved { object: Internal, what: Public, first: Public, count: Public }
+    "kept_lagging" KeptLagging { waiting: Public, last_error: Internal }
+    "kept_recovered" KeptRecovered { kept: Public }
     "log_stopped" LogStopped { reason: Internal }
     "witness_lagging" WitnessLagging { witness: Internal, lag: Public, last_error: Internal }
     "witness_recovered" WitnessRecovered { witness: Internal }

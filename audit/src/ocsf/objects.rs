@@ -166,6 +166,19 @@ fn about(event: &Event) -> Vec<(&'static str, Value)> {
         K::RulesRefused { .. } => {
             vec![("app", json!({ "name": "detection" })), ("activity_name", json!("Rules refused"))]
         }
+        K::RecordKept { object, what, agent, .. } => {
+            let bucket = bucket("record", object, Some(what.code()));
+            std::iter::once(bucket).chain(agent.as_ref().map(device)).collect()
+        }
+        K::RecordKeeping { object, what, .. }
+        | K::RecordFetched { object, what, .. }
+        | K::RecordMoved { object, what, .. } => vec![bucket("record", object, Some(what.code()))],
+        K::KeptLagging { .. } => {
+            vec![("app", json!({ "name": "keeping" })), ("activity_name", json!("Lagging"))]
+        }
+        K::KeptRecovered { .. } => {
+            vec![("app", json!({ "name": "keeping" })), ("activity_name", json!("Recovered"))]
+        }
         K::LogStopped { .. } => vec![("app", json!({ "name": "audit log" }))],
         K::WitnessLagging { witness, .. } => {
             vec![("app", json!({ "name": witness })), ("activity_name", json!("Lagging"))]

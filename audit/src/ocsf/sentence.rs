@@ -2,7 +2,7 @@
 
 use model::observed::{ProcessOutcome, ReadPhase};
 
-use crate::{EventKind, FindingReaction};
+use crate::{EventKind, FindingReaction, KeptKind};
 
 pub(crate) fn sentence(kind: &EventKind) -> String {
     use EventKind as K;
@@ -141,6 +141,23 @@ pub(crate) fn sentence(kind: &EventKind) -> String {
             let line = line.map(|line| format!(":{line}")).unwrap_or_default();
             format!("rules of detection refused, set {set} stays: {file}{line}: {reason}")
         }
+        K::RecordKeeping { object, what, first, count } => {
+            format!("{} is being kept as {object}", kept(*what, *first, *count))
+        }
+        K::RecordKept { object, what, first, count, size, .. } => {
+            let what = kept(*what, *first, *count);
+            format!("{what} is kept as {object}, {size} bytes in shares, and was read back")
+        }
+        K::RecordFetched { object, what, first, count } => {
+            format!("{} was fetched from the shares of {object}", kept(*what, *first, *count))
+        }
+        K::RecordMoved { object, what, first, count } => {
+            format!("{} leaves the house and stays as {object}", kept(*what, *first, *count))
+        }
+        K::KeptLagging { waiting, last_error } => {
+            format!("{waiting} events wait to be kept as shares: {last_error}")
+        }
+        K::KeptRecovered { kept } => format!("all events below {kept} are kept as shares"),
         K::LogStopped { reason } => format!("the audit log stopped: {reason}"),
         K::WitnessLagging { witness, lag, last_error } => {
             format!("{witness} has not signed the last {lag} events: {last_error}")
@@ -152,6 +169,16 @@ pub(crate) fn sentence(kind: &EventKind) -> String {
         K::SinkRejected { sink, count, index, reason } => {
             format!("{sink} will not take {count} events, the last of them {index}: {reason}")
         }
+    }
+}
+
+/// A record of the house, with the entries of this log that it has.
+fn kept(what: KeptKind, first: Option<u64>, count: Option<u64>) -> String {
+    match first.zip(count) {
+        Some((first, count)) => {
+            format!("{} of events {first} to {}", what.code(), first.saturating_add(count).saturating_sub(1))
+        }
+        None => what.code().to_owned(),
     }
 }
 

@@ -11,8 +11,8 @@ use model::{ManualClock, SeededEntropy, Timestamp};
 use super::*;
 use crate::{
     AuthFault, CertificateKind, ChannelKind, DecisionRecord, Direction, Door, EndCause, FindingLevel,
-    FindingReaction, Log, LogKey, Options, ReadFaultKind, RecordKind, RecordingMode, RecordingOutcome,
-    SessionExit, TransferOutcome,
+    FindingReaction, KeptKind, Log, LogKey, Options, ReadFaultKind, RecordKind, RecordingMode,
+    RecordingOutcome, SessionExit, TransferOutcome,
 };
 
 const AT: Timestamp = Timestamp::from_millis(1_790_000_000_007);
@@ -253,6 +253,38 @@ fn kinds() -> Vec<EventKind> {
         finding(FindingLevel::Low, FindingReaction::None),
         K::RulesLoaded { set: "00ff".to_owned(), rules: 30, source: "rules".to_owned() },
         K::RulesRefused { set: "00ff".to_owned(), file: "a.yml".to_owned(), line: Some(3), reason: text() },
+        K::RecordKeeping {
+            object: object(),
+            what: KeptKind::AuditSegment,
+            first: Some(0),
+            count: Some(65_536),
+        },
+        K::RecordKept {
+            object: object(),
+            what: KeptKind::AuditSegment,
+            first: Some(0),
+            count: Some(65_536),
+            agent: Some(agent()),
+            size: 9,
+            sha256: "ab".repeat(32),
+            root: Some("cd".repeat(32)),
+            manifest_root: "ef".repeat(32),
+        },
+        K::RecordKept {
+            object: object(),
+            what: KeptKind::SessionRecording,
+            first: None,
+            count: None,
+            agent: None,
+            size: 9,
+            sha256: "ab".repeat(32),
+            root: None,
+            manifest_root: "ef".repeat(32),
+        },
+        K::RecordFetched { object: object(), what: KeptKind::SessionRecording, first: None, count: None },
+        K::RecordMoved { object: object(), what: KeptKind::AuditSegment, first: Some(0), count: Some(256) },
+        K::KeptLagging { waiting: 70_000, last_error: text() },
+        K::KeptRecovered { kept: 65_536 },
         K::LogStopped { reason: text() },
         K::WitnessLagging { witness: "w.example".to_owned(), lag: 9, last_error: text() },
         K::WitnessRecovered { witness: "w.example".to_owned() },
@@ -395,7 +427,7 @@ fn nothing_about_a_person_counts_as_less() {
                     ["unmapped", "reason"],
                 ) | ("read_fault" | "read_failed", ["unmapped", "detail" | "institution"])
                     | ("session_closed", ["unmapped", "exit", "reason"])
-                    | ("sink_lagging" | "witness_lagging", ["unmapped", "last_error"])
+                    | ("sink_lagging" | "witness_lagging" | "kept_lagging", ["unmapped", "last_error"])
             );
             assert!(!personal || about_the_house || said == Sensitivity::Personal, "{code} {path:?} {text}");
         }
