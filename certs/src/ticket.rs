@@ -50,6 +50,10 @@ pub enum Order {
     Session(SessionOrder),
     /// Take a file in.
     Deposit(DepositOrder),
+    /// Take in a record of the house itself.
+    Keep(KeepOrder),
+    /// Hand out such a record.
+    Fetch(FetchOrder),
 }
 
 /// A session: who, for which study, with which data.
@@ -104,6 +108,24 @@ pub struct DepositOrder {
     pub person: PersonId,
 }
 
+/// A record of the house to take in, such as a part of its audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepOrder {
+    /// The object it becomes, see [`ObjectId::is_kept`].
+    pub object: ObjectId,
+}
+
+/// A record of the house to hand out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchOrder {
+    /// The object, see [`ObjectId::is_kept`].
+    pub object: ObjectId,
+    /// Bytes.
+    pub size: u64,
+    /// The root that its manifest must have.
+    pub manifest_root: [u8; 32],
+}
+
 /// Why a ticket could not be sealed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
@@ -130,6 +152,10 @@ pub enum RuleBroken {
     /// A dataset that is named twice.
     #[error("{0} is named twice")]
     Duplicate(DatasetId),
+    /// An object that such an order cannot be about. What people bring is never handed out whole, and a
+    /// record of the house is never a file of a dataset.
+    #[error("no such order is given about {0}")]
+    Object(ObjectId),
 }
 
 /// Why an agent does not obey a ticket.
@@ -267,7 +293,12 @@ impl Ticket {
             return Err(RuleBroken::Lifetime);
         }
         match &self.order {
-            Order::Deposit(order) => check_file_name(&order.name),
+            Order::Deposit(order) => {
+                check_kept(&order.object, false)?;
+                check_file_name(&order.name)
+            }
+            Order::Keep(order) => check_kept(&order.object, true),
+            Order::Fetch(order) => check_kept(&order.object, true),
             Order::Session(order) => {
                 let mut datasets = BTreeSet::new();
                 for dataset in &order.datasets {
@@ -276,6 +307,7 @@ impl Ticket {
                     }
                     let mut names = BTreeSet::new();
                     for object in &dataset.objects {
+                        check_kept(&object.object, false)?;
                         check_file_name(&object.name)?;
                         if !names.insert(object.name.as_str()) {
                             return Err(RuleBroken::FileName(object.name.clone()));
@@ -286,6 +318,10 @@ impl Ticket {
             }
         }
     }
+}
+
+fn check_kept(object: &ObjectId, kept: bool) -> Result<(), RuleBroken> {
+    if object.is_kept() == kept { Ok(()) } else { Err(RuleBroken::Object(object.clone())) }
 }
 
 fn check_file_name(name: &str) -> Result<(), RuleBroken> {

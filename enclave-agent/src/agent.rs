@@ -21,7 +21,7 @@ use crate::enrol::{EnrolError, Office, read_token};
 use crate::identity::{Enrolment, KeptError, intake_key};
 use crate::leftovers;
 use crate::reports::Reports;
-use crate::service::{Service, Setup, Workspaces};
+use crate::service::{KEEPING, Service, Setup, Workspaces};
 use crate::storage::Storage;
 use crate::workspace::{Place, Runtime, RuntimeError, make_dir};
 
@@ -121,6 +121,7 @@ async fn run_in(
         agent: concat!("sekisho-agent ", env!("CARGO_PKG_VERSION")).to_owned(),
         kernel: kernel(),
         intake_key: intake.public().to_bytes(),
+        keeping_key: intake.derived(KEEPING).public().to_bytes(),
         backends: storage.names(),
         capacity: config.sessions,
     };

@@ -56,6 +56,11 @@ impl Reports {
         has_room
     }
 
+    /// Reports that a backend did not give a good share to a reader outside of every session.
+    pub fn of_backend(&self, fault: Fault) {
+        self.fault(None, fault);
+    }
+
     /// Reports one event.
     pub fn tell(&self, event: AgentEvent) {
         (self.0.outlet)(event);

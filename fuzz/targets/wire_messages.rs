@@ -7,7 +7,8 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use wire::machine::{Inbound, Outbound, Script};
 use wire::message::{
-    AgentControl, BrokerControl, DepositInput, DepositOutput, Order, SessionInput, SessionOutput,
+    AgentControl, BrokerControl, DepositInput, DepositOutput, FetchInput, FetchOutput, Order, SessionInput,
+    SessionOutput,
 };
 
 fn hear<M: Script + Clone + PartialEq + std::fmt::Debug>(data: &[u8]) {
@@ -28,13 +29,15 @@ fn hear<M: Script + Clone + PartialEq + std::fmt::Debug>(data: &[u8]) {
 
 fuzz_target!(|data: &[u8]| {
     let Some((&direction, data)) = data.split_first() else { return };
-    match direction % 7 {
+    match direction % 9 {
         0 => hear::<AgentControl>(data),
         1 => hear::<BrokerControl>(data),
         2 => hear::<Order>(data),
         3 => hear::<SessionInput>(data),
         4 => hear::<SessionOutput>(data),
         5 => hear::<DepositInput>(data),
-        _ => hear::<DepositOutput>(data),
+        6 => hear::<DepositOutput>(data),
+        7 => hear::<FetchInput>(data),
+        _ => hear::<FetchOutput>(data),
     }
 });

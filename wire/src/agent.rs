@@ -11,7 +11,8 @@ use tokio::task::JoinHandle;
 
 use crate::machine::{QueueFull, ReportQueue};
 use crate::message::{
-    AgentEvent, DepositInput, DepositOutput, Hello, OpenDeposit, OpenSession, SessionInput, SessionOutput,
+    AgentEvent, DepositInput, DepositOutput, FetchInput, FetchOutput, Hello, OpenDeposit, OpenFetch,
+    OpenSession, SessionInput, SessionOutput,
 };
 use crate::stream::{Receiver, Sender};
 use crate::tls::{Tls, TlsError};
@@ -25,6 +26,11 @@ pub type SessionReceiver = Receiver<SessionInput>;
 pub type DepositSender = Sender<DepositOutput>;
 /// What the agent hears in a deposit.
 pub type DepositReceiver = Receiver<DepositInput>;
+
+/// What the agent says in a fetch.
+pub type FetchSender = Sender<FetchOutput>;
+/// What the agent hears in a fetch.
+pub type FetchReceiver = Receiver<FetchInput>;
 
 /// A session that the agent has to answer, first with `Opened` or `Refused`.
 #[derive(Debug)]
@@ -44,6 +50,15 @@ pub struct DepositStream {
     pub receiver: DepositReceiver,
 }
 
+/// A fetch that the agent has to answer, first with `Found` or `Refused`.
+#[derive(Debug)]
+pub struct FetchStream {
+    /// To the broker.
+    pub sender: FetchSender,
+    /// From the broker.
+    pub receiver: FetchReceiver,
+}
+
 /// An order of the broker.
 #[derive(Debug)]
 pub enum Incoming {
@@ -51,6 +66,8 @@ pub enum Incoming {
     Session(OpenSession, SessionStream),
     /// Take in a file.
     Deposit(OpenDeposit, DepositStream),
+    /// Hand out a record of the house.
+    Fetch(OpenFetch, FetchStream),
 }
 
 /// How it stands with the broker.

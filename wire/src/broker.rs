@@ -13,8 +13,8 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use crate::message::{
-    AgentControl, BrokerControl, DepositInput, DepositOutput, Hello, OpenDeposit, OpenSession, Order, Report,
-    SessionInput, SessionOutput, VERSION,
+    AgentControl, BrokerControl, DepositInput, DepositOutput, FetchInput, FetchOutput, Hello, OpenDeposit,
+    OpenFetch, OpenSession, Order, Report, SessionInput, SessionOutput, VERSION,
 };
 use crate::stream::{Receiver, Sender, StreamError};
 use crate::tls::{Tls, TlsError};
@@ -28,6 +28,11 @@ pub type SessionReceiver = Receiver<SessionOutput>;
 pub type DepositSender = Sender<DepositInput>;
 /// What the broker hears in a deposit.
 pub type DepositReceiver = Receiver<DepositOutput>;
+
+/// What the broker says in a fetch.
+pub type FetchSender = Sender<FetchInput>;
+/// What the broker hears in a fetch.
+pub type FetchReceiver = Receiver<FetchOutput>;
 
 /// A session on its way: the first message received is `Opened` or `Refused`.
 #[derive(Debug)]
@@ -45,6 +50,15 @@ pub struct DepositStream {
     pub sender: DepositSender,
     /// From the agent.
     pub receiver: DepositReceiver,
+}
+
+/// A fetch on its way: the first message received is `Found` or `Refused`.
+#[derive(Debug)]
+pub struct FetchStream {
+    /// To the agent.
+    pub sender: FetchSender,
+    /// From the agent.
+    pub receiver: FetchReceiver,
 }
 
 /// Admitted agents that nobody has accepted yet; more wait outside.
@@ -186,6 +200,13 @@ impl AgentLink {
     pub async fn open_deposit(&self, open: OpenDeposit) -> Result<DepositStream, OpenError> {
         let (sender, receiver) = self.open(Order::Deposit(open)).await?;
         Ok(DepositStream { sender, receiver })
+    }
+
+    /// Orders a record of the house. It does not wait for the answer, which is the first message
+    /// received.
+    pub async fn open_fetch(&self, open: OpenFetch) -> Result<FetchStream, OpenError> {
+        let (sender, receiver) = self.open(Order::Fetch(open)).await?;
+        Ok(FetchStream { sender, receiver })
     }
 
     /// The agent's next report. After a reconnection those not acknowledged come again, so a

@@ -123,6 +123,12 @@ tags! {
     DepositRefused = 0x51, CONTROL_MAX;
     Progress = 0x52, CONTROL_MAX;
     Deposited = 0x53, CONTROL_MAX;
+    OpenFetch = 0x60, ORDER_MAX;
+    Received = 0x61, 0;
+    Found = 0x70, CONTROL_MAX;
+    FetchRefused = 0x71, CONTROL_MAX;
+    Piece = 0x72, DATA_MAX;
+    PieceEof = 0x73, 0;
 }
 
 /// A frame with its body not yet looked into.

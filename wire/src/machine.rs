@@ -10,6 +10,7 @@
 //! | control | agent | [`AgentControl`]: `Hello`, then `Report`s | [`BrokerControl`]: `Welcome` or `Reject`, then `Ack`s and `Accept`s |
 //! | session | broker | [`Order::Session`], then [`SessionInput`] | [`SessionOutput`]: `Opened` or `Refused`, output, `Exit` or `Aborted` |
 //! | deposit | broker | [`Order::Deposit`], then [`DepositInput`] | [`DepositOutput`]: `Ready` or `Refused`, `Progress`, `Deposited` or `Refused` |
+//! | fetch | broker | [`Order::Fetch`], then [`FetchInput`]: `Received` | [`FetchOutput`]: `Found` or `Refused`, `Piece`s, `PieceEof` or `Refused` |
 //!
 //! The two directions of a stream are independent: input may be sent before `Opened` arrives (it
 //! waits in the flow-control window), and input may be under way while `Exit` comes back.
@@ -27,7 +28,8 @@ pub use script::{Script, Violation};
 use crate::frame::{Decoder, FrameError};
 #[cfg(doc)]
 use crate::message::{
-    AgentControl, BrokerControl, DepositInput, DepositOutput, Order, SessionInput, SessionOutput,
+    AgentControl, BrokerControl, DepositInput, DepositOutput, FetchInput, FetchOutput, Order, SessionInput,
+    SessionOutput,
 };
 
 /// The peer (or, when sending, this side) left the protocol. The stream is of no more use.

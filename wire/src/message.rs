@@ -8,11 +8,13 @@
 mod codec;
 mod control;
 mod deposit;
+mod fetch;
 mod session;
 
 pub use codec::Message;
 pub use control::{AgentControl, AgentEvent, BrokerControl, FaultKind, Hello, Report};
 pub use deposit::{DepositInput, DepositOutput, OpenDeposit};
+pub use fetch::{FetchInput, FetchOutput, OpenFetch};
 pub use session::{Command, Exited, OpenSession, Pty, SessionInput, SessionOutput, WindowSize};
 
 /// The version of the protocol spoken here. A broker rejects an agent that says another one.
@@ -23,8 +25,10 @@ pub const VERSION: u16 = 3;
 pub enum Order {
     /// A session follows.
     Session(OpenSession),
-    /// A deposit follows.
+    /// A deposit follows: a file, or a record of the house itself.
     Deposit(OpenDeposit),
+    /// A record of the house is to be handed out.
+    Fetch(OpenFetch),
 }
 
 /// The agent's answer to an order it will not carry out.

@@ -1,6 +1,6 @@
 use certs::ticket::{
-    DatasetOrder, DepositOrder, ObjectOrder, Order, RuleBroken, SEALED_MAX, SealError, SeenTickets,
-    SessionOrder, Ticket, TicketKey, TicketRefusal, is_file_name, open,
+    DatasetOrder, DepositOrder, FetchOrder, KeepOrder, ObjectOrder, Order, RuleBroken, SEALED_MAX, SealError,
+    SeenTickets, SessionOrder, Ticket, TicketKey, TicketRefusal, is_file_name, open,
 };
 use certs::x509::{ChainRefusal, KeyPair};
 use certs::{Replayed, SpiffeId};
@@ -53,6 +53,44 @@ fn deposit(name: &str) -> Ticket {
         person: "u:vendor".parse().unwrap(),
     };
     Ticket { order: Order::Deposit(order), ..ticket() }
+}
+
+#[test]
+fn what_people_bring_and_the_houses_own_records_never_pass_for_one_another() {
+    let (kept, other) = ("obj:kept-1", "obj:1");
+    let keep = |object: &str| Order::Keep(KeepOrder { object: object.parse().unwrap() });
+    let fetch = |object: &str| {
+        Order::Fetch(FetchOrder { object: object.parse().unwrap(), size: 1, manifest_root: [1; 32] })
+    };
+    let bring = |object: &str| match deposit("a.bam").order {
+        Order::Deposit(order) => Order::Deposit(DepositOrder { object: object.parse().unwrap(), ..order }),
+        other => other,
+    };
+    let read = |object: &str| match ticket().order {
+        Order::Session(mut order) => {
+            order.datasets[0].objects[0].object = object.parse().unwrap();
+            Order::Session(order)
+        }
+        other => other,
+    };
+    let key = key_of("ticket/main");
+    for (order, fits) in [
+        (keep(kept), true),
+        (keep(other), false),
+        (fetch(kept), true),
+        (fetch(other), false),
+        (bring(kept), false),
+        (bring(other), true),
+        (read(kept), false),
+        (read(other), true),
+    ] {
+        let sealed = key.seal(&Ticket { order: order.clone(), ..ticket() });
+        match sealed {
+            Ok(sealed) => assert!(fits && opened(&sealed, now()).unwrap().order == order, "{order:?}"),
+            Err(SealError::Rule(RuleBroken::Object(_))) => assert!(!fits, "{order:?}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 fn opened(sealed: &[u8], at: Timestamp) -> Result<Ticket, TicketRefusal> {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use certs::ticket::Order;
-use intake::crypt4gh::Decryptor;
+use intake::crypt4gh::{Decryptor, SecretKey};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{mpsc, watch};
 use wire::agent::{DepositReceiver, DepositSender, DepositStream};
@@ -14,7 +14,7 @@ use wire::message::{DepositInput, DepositOutput, OpenDeposit, Refused};
 use zeroize::Zeroizing;
 
 use super::session::chain;
-use super::{Service, full, refused};
+use super::{KEEPING, Service, full, refused};
 
 /// Decrypted pieces that may wait to be split; each is at most about as large as a message.
 const WAITING: usize = 2;
@@ -45,11 +45,16 @@ impl Service {
         receiver: DepositReceiver,
         has_place: bool,
     ) -> Result<DepositOutput, Refused> {
-        let Order::Deposit(order) = self.open(&open.ticket)?.order else {
-            return Err(refused(
-                "ticket.other_order",
-                "The gate's order is not one for a deposit. Try again.",
-            ));
+        // Each kind has a key of its own: what people bring cannot be passed off as a record of the house.
+        let (object, key) = match self.open(&open.ticket)?.order {
+            Order::Deposit(order) => (order.object, self.intake.clone()),
+            Order::Keep(order) => (order.object, self.intake.derived(KEEPING)),
+            Order::Session(_) | Order::Fetch(_) => {
+                return Err(refused(
+                    "ticket.other_order",
+                    "The gate's order is not one for a deposit. Try again.",
+                ));
+            }
         };
         if !has_place {
             return Err(full());
@@ -64,10 +69,10 @@ impl Service {
         let (taken, progress) = watch::channel(0);
         let plain = Plain { pieces: plain, piece: Zeroizing::default(), at: 0, ended: false };
         let entropy = &*self.entropy;
-        let storing = vault.deposit(&order.object, plain, entropy, |bytes| {
+        let storing = vault.deposit(&object, plain, entropy, |bytes| {
             let _ = taken.send(bytes);
         });
-        let feeding = self.decrypt(receiver, pieces);
+        let feeding = decrypt(key, receiver, pieces);
         let telling = tell(sender, progress);
         tokio::pin!(storing, feeding, telling);
         let mut fed = false;
@@ -84,52 +89,60 @@ impl Service {
         };
         match stored {
             Ok(done) => {
-                tracing::info!(object = %order.object, size = done.size, "a deposit is complete");
+                if object.is_kept() {
+                    // Records are sent again under the same name: what attempts that died left goes now.
+                    // What is whole stays, also if nobody heard of it: only a root can tell.
+                    for left in vault.unfinished(&object).await {
+                        tracing::info!(%object, "what an earlier attempt left is removed");
+                        vault.abandon(&object, left.set).await;
+                    }
+                }
+                tracing::info!(%object, size = done.size, "a deposit is complete");
                 Ok(DepositOutput::Deposited { size: done.size, root: done.root })
             }
             Err(error) => {
-                tracing::error!(object = %order.object, error = %chain(&error), "a deposit failed");
+                tracing::error!(%object, error = %chain(&error), "a deposit failed");
                 Err(refused("deposit.failed", format!("The file was not stored: {error}.")))
             }
         }
     }
+}
 
-    /// Decrypts until the end that the broker announces. Only then does the other side see an end.
-    async fn decrypt(
-        &self,
-        mut receiver: DepositReceiver,
-        pieces: mpsc::Sender<Piece>,
-    ) -> Result<(), Refused> {
-        let mut decryptor = Decryptor::new(self.intake.clone());
-        loop {
-            let input = match tokio::time::timeout(SILENCE, receiver.next()).await {
-                Ok(Ok(Some(input))) => input,
-                Ok(Ok(None) | Err(_)) => return Err(abandoned()),
-                Err(_) => {
-                    return Err(refused(
-                        "deposit.silent",
-                        format!("Nothing came for {} s. Deposit the file again.", SILENCE.as_secs()),
-                    ));
-                }
-            };
-            let (plain, last) = match input {
-                DepositInput::Data(bytes) => (decryptor.push(&bytes), false),
-                DepositInput::DataEof => (decryptor.finish(), true),
-            };
-            let plain = plain.map_err(|error| {
-                refused(
-                    "deposit.crypt4gh",
-                    format!("The file cannot be decrypted: {error}. Encrypt it to this agent's intake key."),
-                )
-            })?;
-            if !plain.is_empty() && pieces.send(Piece::Plain(plain)).await.is_err() {
-                // The vault gave up, and says why itself.
-                return Ok(());
+/// Decrypts until the end that the broker announces. Only then does the other side see an end.
+async fn decrypt(
+    key: SecretKey,
+    mut receiver: DepositReceiver,
+    pieces: mpsc::Sender<Piece>,
+) -> Result<(), Refused> {
+    let mut decryptor = Decryptor::new(key);
+    loop {
+        let input = match tokio::time::timeout(SILENCE, receiver.next()).await {
+            Ok(Ok(Some(input))) => input,
+            Ok(Ok(None) | Err(_)) => return Err(abandoned()),
+            Err(_) => {
+                return Err(refused(
+                    "deposit.silent",
+                    format!("Nothing came for {} s. Deposit the file again.", SILENCE.as_secs()),
+                ));
             }
-            if last {
-                let _ = pieces.send(Piece::End).await;
-                return Ok(());
-            }
+        };
+        let (plain, last) = match input {
+            DepositInput::Data(bytes) => (decryptor.push(&bytes), false),
+            DepositInput::DataEof => (decryptor.finish(), true),
+        };
+        let plain = plain.map_err(|error| {
+            refused(
+                "deposit.crypt4gh",
+                format!("The file cannot be decrypted: {error}. Encrypt it to this agent's intake key."),
+            )
+        })?;
+        if !plain.is_empty() && pieces.send(Piece::Plain(plain)).await.is_err() {
+            // The vault gave up, and says why itself.
+            return Ok(());
+        }
+        if last {
+            let _ = pieces.send(Piece::End).await;
+            return Ok(());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Orders and how they are carried out: a ticket is opened, once, and what it says is done.
 
 mod deposit;
+mod fetch;
 mod input;
 mod registry;
 mod session;
@@ -21,6 +22,9 @@ use wire::message::Refused;
 pub use registry::{EnterError, Setup, Stay, Workspaces};
 pub(crate) use session::chain;
 
+/// What the key follows from that records of the house are encrypted to, beside that of deposits.
+pub const KEEPING: &str = "sekisho kept records v1";
+
 /// Tickets remembered until they expire, a minute at most.
 const SEEN: usize = 65_536;
 
@@ -36,7 +40,8 @@ pub struct Service {
     pub clock: Arc<dyn Clock>,
     /// For the shares of deposits.
     pub entropy: Arc<dyn Entropy>,
-    /// What deposits are encrypted to.
+    /// What deposits are encrypted to. What records of the house are encrypted to follows from it, see
+    /// [`KEEPING`].
     pub intake: SecretKey,
     /// The workspaces.
     pub workspaces: Workspaces,
@@ -65,6 +70,7 @@ impl Service {
             match incoming {
                 Incoming::Session(open, stream) => service.session(open, stream, permit.is_some()).await,
                 Incoming::Deposit(open, stream) => service.deposit(open, stream, permit.is_some()).await,
+                Incoming::Fetch(open, stream) => service.fetch(open, stream, permit.is_some()).await,
             }
         });
     }

@@ -105,6 +105,11 @@ impl Workspaces {
         &self.0.setup.storage
     }
 
+    /// Where faults of backends are told.
+    pub fn reports(&self) -> &Reports {
+        &self.0.setup.reports
+    }
+
     /// Lets a session in, starting the workspace if it does not run.
     pub async fn enter(&self, order: &SessionOrder) -> Result<Stay, EnterError> {
         let owner = Owner { study: order.study.clone(), person: order.person.clone() };

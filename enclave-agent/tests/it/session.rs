@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use certs::ticket::{DatasetOrder, DepositOrder, Order, SessionOrder, Ticket, TicketKey};
+use certs::ticket::{
+    DatasetOrder, DepositOrder, FetchOrder, KeepOrder, Order, SessionOrder, Ticket, TicketKey,
+};
 use certs::x509::{CertificateAuthority, Identity, KeyPair, LeafRequest};
 use certs::{SpiffeId, TrustDomain};
 use enclave_agent::reports::Reports;
-use enclave_agent::service::{Seen, Service, Setup, Workspaces};
+use enclave_agent::service::{KEEPING, Seen, Service, Setup, Workspaces};
 use enclave_agent::workspace::Limits;
 use intake::crypt4gh::{Encryptor, SecretKey};
 use model::ambient::SystemClock;
@@ -16,10 +18,10 @@ use model::{
     AgentId, Clock, DatasetId, ObjectId, PersonId, SeededEntropy, SessionId, StudyId, TicketId, Timestamp,
 };
 use tokio_util::task::TaskTracker;
-use wire::broker::{AgentLink, AgentListener, DepositStream, SessionStream};
+use wire::broker::{AgentLink, AgentListener, DepositStream, FetchStream, SessionStream};
 use wire::message::{
-    AgentEvent, Command, DepositInput, DepositOutput, Exited, Hello, OpenDeposit, OpenSession, Pty, Refused,
-    SessionInput, SessionOutput, VERSION,
+    AgentEvent, Command, DepositInput, DepositOutput, Exited, FetchInput, FetchOutput, Hello, OpenDeposit,
+    OpenFetch, OpenSession, Pty, Refused, SessionInput, SessionOutput, VERSION,
 };
 
 use crate::bench::{Bench, Shares, giab};
@@ -78,6 +80,7 @@ impl Pair {
             agent: "test".into(),
             kernel: String::new(),
             intake_key: intake.public().to_bytes(),
+            keeping_key: intake.derived(KEEPING).public().to_bytes(),
             backends: shares.storage.names(),
             capacity: 8,
         };
@@ -170,12 +173,23 @@ impl Pair {
         piece: usize,
         cut: bool,
     ) -> Result<(u64, [u8; 32]), Refused> {
-        let ticket = self.ticket(Order::Deposit(DepositOrder {
+        let order = Order::Deposit(DepositOrder {
             object: ObjectId::from_name(name).unwrap(),
             dataset: DatasetId::from_name("vendor").unwrap(),
             name: name.to_owned(),
             person: PersonId::from_name("vera").unwrap(),
-        }));
+        });
+        self.take_in(order, bytes, piece, cut).await
+    }
+
+    async fn take_in(
+        &self,
+        order: Order,
+        bytes: &[u8],
+        piece: usize,
+        cut: bool,
+    ) -> Result<(u64, [u8; 32]), Refused> {
+        let ticket = self.ticket(order);
         let DepositStream { mut sender, mut receiver } =
             self.broker.open_deposit(OpenDeposit { ticket }).await.unwrap();
         assert_eq!(receiver.next().await.unwrap(), Some(DepositOutput::Ready));
@@ -204,6 +218,25 @@ impl Pair {
             () = sending => panic!("the agent stopped listening"),
             done = hearing => done,
         }
+    }
+
+    /// What the agent hands out of a record.
+    async fn fetch(&self, object: &ObjectId, size: u64, manifest_root: [u8; 32]) -> Result<Vec<u8>, Refused> {
+        let ticket = self.ticket(Order::Fetch(FetchOrder { object: object.clone(), size, manifest_root }));
+        let FetchStream { mut sender, mut receiver } =
+            self.broker.open_fetch(OpenFetch { ticket }).await.unwrap();
+        let mut all = Vec::new();
+        loop {
+            match receiver.next().await.unwrap() {
+                Some(FetchOutput::Found { size: found }) => assert_eq!(found, size),
+                Some(FetchOutput::Piece(bytes)) => all.extend_from_slice(&bytes),
+                Some(FetchOutput::PieceEof) => break,
+                Some(FetchOutput::Refused(refused)) => return Err(refused),
+                None => panic!("no last word"),
+            }
+        }
+        sender.send(FetchInput::Received).await.unwrap();
+        Ok(all)
     }
 
     async fn close(self) {
@@ -485,5 +518,38 @@ async fn large_output_comes_whole_and_idle_workspaces_go() {
     }
     let seen = pair.run("alice", &[], "cat ~/file").await;
     assert_eq!((seen.cold, seen.out.as_slice()), (Some(true), &b"kept\n"[..]), "a home persists");
+    pair.close().await;
+}
+
+fn encrypted(plain: &[u8], to: &SecretKey) -> Vec<u8> {
+    let mut encryptor = Encryptor::new(&to.public(), &SeededEntropy::new(31)).unwrap();
+    let mut stream = encryptor.header().to_vec();
+    stream.extend(encryptor.push(plain));
+    stream.extend(encryptor.finish());
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_the_house_comes_back_and_nothing_else_does() {
+    let pair = Pair::new(Duration::from_secs(60)).await;
+    let object = ObjectId::random_kept(&pair.entropy).unwrap();
+    let keep = || Order::Keep(KeepOrder { object: object.clone() });
+    let plain: Vec<u8> = (0..9_000_001_u32).map(|i| (i % 253) as u8).collect();
+    let stream = encrypted(&plain, &pair.intake.derived(KEEPING));
+
+    // An attempt that is broken off leaves nothing that counts.
+    let cut = pair.take_in(keep(), &stream[..5_000_000], 100_000, true);
+    let _: Result<_, _> = tokio::time::timeout(Duration::from_millis(700), cut).await;
+    let (size, root) = pair.take_in(keep(), &stream, 100_001, false).await.unwrap();
+    assert_eq!(size, plain.len() as u64);
+    assert_eq!(pair.shares.storage.depositing().unwrap().unfinished(&object).await, []);
+    assert_eq!(pair.fetch(&object, size, root).await.unwrap(), plain);
+
+    // Neither another length nor another root, and no upload taken for a record.
+    assert_eq!(pair.fetch(&object, size - 1, root).await.unwrap_err().code, "fetch.size");
+    assert_eq!(pair.fetch(&object, size, [9; 32]).await.unwrap_err().code, "fetch.failed");
+    let upload = encrypted(b"reads of a patient", &pair.intake);
+    let refused = pair.take_in(keep(), &upload, 1000, false).await.unwrap_err();
+    assert_eq!(refused.code, "deposit.crypt4gh");
     pair.close().await;
 }

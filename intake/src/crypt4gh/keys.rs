@@ -57,6 +57,20 @@ impl SecretKey {
         Ok(SecretKey::from_bytes(&bytes))
     }
 
+    /// Another key that follows from this one and a purpose, and from which this one does not follow:
+    /// the first half of BLAKE2b-512 over the purpose, a zero byte, and this key. What was encrypted to
+    /// the one cannot be passed off as encrypted to the other.
+    pub fn derived(&self, purpose: &str) -> SecretKey {
+        let mut hash = Blake2b512::new();
+        hash.update(purpose.as_bytes());
+        hash.update([0]);
+        hash.update(self.secret.as_bytes());
+        let digest = Zeroizing::new(<[u8; 64]>::from(hash.finalize()));
+        let mut key = Zeroizing::new([0; 32]);
+        key.copy_from_slice(&digest[..32]);
+        SecretKey::from_bytes(&key)
+    }
+
     /// From its 32 bytes.
     pub fn from_bytes(bytes: &[u8; 32]) -> SecretKey {
         let secret = StaticSecret::from(*bytes);

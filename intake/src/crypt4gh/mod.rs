@@ -134,6 +134,17 @@ mod tests {
     }
 
     #[test]
+    fn a_derived_key_opens_nothing_of_the_other() {
+        let derived = reader().derived("records");
+        assert_eq!(derived.public(), reader().derived("records").public());
+        assert_ne!(derived.public(), reader().public());
+        assert_ne!(derived.public(), reader().derived("other").public());
+        let mut decryptor = Decryptor::new(derived);
+        let error = decryptor.push(&encrypt(b"x")).unwrap_err();
+        assert_eq!(error, OpenError::Header(HeaderError::NotForUs));
+    }
+
+    #[test]
     fn a_key_without_effect_is_refused() {
         assert!(Encryptor::new(&PublicKey::from_bytes([0; 32]), &SeededEntropy::new(1)).is_err());
     }

@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{DepositStream, Incoming, SessionStream, Shared, Status};
+use super::{DepositStream, FetchStream, Incoming, SessionStream, Shared, Status};
 use crate::machine::{ProtocolError, Violation};
 use crate::message::{AgentControl, BrokerControl, Hello, Order};
 use crate::stream::{Receiver, Sender, StreamError};
@@ -267,6 +267,10 @@ async fn read_order(send: quinn::SendStream, recv: quinn::RecvStream) -> Result<
         Some(Order::Deposit(open)) => {
             let stream = DepositStream { sender: Sender::new(send), receiver: receiver.becomes() };
             Ok(Incoming::Deposit(open, stream))
+        }
+        Some(Order::Fetch(open)) => {
+            let stream = FetchStream { sender: Sender::new(send), receiver: receiver.becomes() };
+            Ok(Incoming::Fetch(open, stream))
         }
         None => Err(StreamError::Abandoned),
     }

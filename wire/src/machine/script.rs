@@ -2,7 +2,8 @@ use std::fmt::Debug;
 
 use crate::frame::Tag;
 use crate::message::{
-    AgentControl, BrokerControl, DepositInput, DepositOutput, Message, Order, SessionInput, SessionOutput,
+    AgentControl, BrokerControl, DepositInput, DepositOutput, FetchInput, FetchOutput, Message, Order,
+    SessionInput, SessionOutput,
 };
 
 /// A message out of turn.
@@ -222,6 +223,41 @@ impl Script for DepositOutput {
             (Answer::Running, DepositOutput::Ready) => Err(Violation::Again("Ready")),
             (Answer::Running, DepositOutput::Progress { .. }) => Ok(Answer::Running),
             (Answer::Running, DepositOutput::Deposited { .. }) => Ok(Answer::Over),
+        }
+    }
+
+    fn is_over(state: Answer) -> bool {
+        state == Answer::Over
+    }
+}
+
+impl Script for FetchInput {
+    type State = Input;
+
+    fn step(&self, state: Input) -> Result<Input, Violation> {
+        match state {
+            Input::Flowing => Ok(Input::Over),
+            Input::Ended | Input::Over => Err(Violation::TooLate("Received")),
+        }
+    }
+
+    fn is_over(state: Input) -> bool {
+        state == Input::Over
+    }
+}
+
+impl Script for FetchOutput {
+    type State = Answer;
+
+    fn step(&self, state: Answer) -> Result<Answer, Violation> {
+        match (state, self) {
+            (Answer::Over, _) => Err(Violation::TooLate("a fetch's answer")),
+            (_, FetchOutput::Refused(_)) => Ok(Answer::Over),
+            (Answer::Pending, FetchOutput::Found { .. }) => Ok(Answer::Running),
+            (Answer::Pending, _) => Err(Violation::TooEarly("a record's bytes")),
+            (Answer::Running, FetchOutput::Found { .. }) => Err(Violation::Again("Found")),
+            (Answer::Running, FetchOutput::Piece(_)) => Ok(Answer::Running),
+            (Answer::Running, FetchOutput::PieceEof) => Ok(Answer::Over),
         }
     }
 

@@ -40,6 +40,7 @@ fn hello() -> Hello {
         agent: "sekisho-agent 0.1".into(),
         kernel: "6.12".into(),
         intake_key: [7; 32],
+        keeping_key: [8; 32],
         backends: vec![("backend:a".parse().unwrap(), "Tsukuba".into())],
         capacity: 8,
     }
@@ -118,6 +119,23 @@ fn control_and_deposit_survive_the_trip() {
         DepositOutput::Deposited { size: 1 << 40, root: [3; 32] },
     ];
     assert_eq!(hear::<DepositOutput>([bytes_of(said.clone())]), (said.to_vec(), Ok(())));
+    let said = [FetchOutput::Found { size: 7 }, FetchOutput::Piece(vec![1; 7].into()), FetchOutput::PieceEof];
+    assert_eq!(hear::<FetchOutput>([bytes_of(said.clone())]), (said.to_vec(), Ok(())));
+    assert_eq!(hear::<FetchInput>([bytes_of([FetchInput::Received])]).1, Ok(()));
+}
+
+#[test]
+fn another_version_is_known_by_its_number_alone() {
+    let older = postcard::to_stdvec(&(2_u16, "sekisho-agent 0.1", "6.12", [7_u8; 32], 0_u8, 8_u8)).unwrap();
+    let mut frame = (older.len() as u32 + 1).to_le_bytes().to_vec();
+    frame.push(crate::frame::Tag::Hello as u8);
+    frame.extend(older);
+    let (heard, _) = hear::<AgentControl>([frame.into()]);
+    assert!(matches!(&heard[..], [AgentControl::Hello(Hello { version: 2, .. })]), "{heard:?}");
+    let mut cut = bytes_of([AgentControl::Hello(hello())]).to_vec();
+    cut.pop();
+    cut[0] -= 1;
+    assert!(hear::<AgentControl>([cut.into()]).1.is_err(), "our own version is read strictly");
 }
 
 /// What each script must refuse, each as (what was said before, what is said out of turn).
@@ -179,6 +197,14 @@ fn out_of_turn_is_a_violation_on_both_sides() {
         refused(&[DepositOutput::Ready, done.clone()], done),
         Violation::TooLate("a deposit's answer")
     );
+
+    let found = FetchOutput::Found { size: 1 };
+    let piece = || FetchOutput::Piece(Bytes::from_static(b"x"));
+    assert_eq!(refused(&[], piece()), Violation::TooEarly("a record's bytes"));
+    assert_eq!(refused(&[], FetchOutput::PieceEof), Violation::TooEarly("a record's bytes"));
+    assert_eq!(refused(std::slice::from_ref(&found), found.clone()), Violation::Again("Found"));
+    assert_eq!(refused(&[found, FetchOutput::PieceEof], piece()), Violation::TooLate("a fetch's answer"));
+    assert_eq!(refused(&[FetchInput::Received], FetchInput::Received), Violation::TooLate("Received"));
 }
 
 #[test]
@@ -215,7 +241,7 @@ proptest! {
     }
 
     #[test]
-    fn hostile_bodies_never_panic(tag in 0u8..0x60, body in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn hostile_bodies_never_panic(tag in 0u8..0x80, body in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut frame = (body.len() as u32 + 1).to_le_bytes().to_vec();
         frame.push(tag);
         frame.extend(body);
@@ -226,6 +252,8 @@ proptest! {
         let _ = hear::<SessionInput>([frame.clone()]);
         let _ = hear::<SessionOutput>([bytes_of([opened()]), frame.clone()]);
         let _ = hear::<DepositInput>([frame.clone()]);
-        let _ = hear::<DepositOutput>([bytes_of([DepositOutput::Ready]), frame]);
+        let _ = hear::<DepositOutput>([bytes_of([DepositOutput::Ready]), frame.clone()]);
+        let _ = hear::<FetchInput>([frame.clone()]);
+        let _ = hear::<FetchOutput>([bytes_of([FetchOutput::Found { size: 1 }]), frame]);
     }
 }

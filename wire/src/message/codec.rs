@@ -3,7 +3,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::{
-    AgentControl, BrokerControl, DepositInput, DepositOutput, Order, Refused, SessionInput, SessionOutput,
+    AgentControl, BrokerControl, DepositInput, DepositOutput, FetchInput, FetchOutput, Hello, Order, Refused,
+    SessionInput, SessionOutput, VERSION,
 };
 use crate::frame::{Frame, FrameError, Tag, put_control, put_data};
 
@@ -26,11 +27,27 @@ impl Message for AgentControl {
 
     fn decode(frame: Frame) -> Result<Option<Self>, FrameError> {
         Ok(Some(match frame.tag {
-            Tag::Hello => AgentControl::Hello(frame.control()?),
+            Tag::Hello => AgentControl::Hello(hello(&frame)?),
             Tag::Report => AgentControl::Report(frame.control()?),
             _ => return Ok(None),
         }))
     }
+}
+
+/// Who speaks another version may word the rest otherwise; it is the version that they are told about.
+fn hello(frame: &Frame) -> Result<Hello, FrameError> {
+    frame.control().or_else(|error| match postcard::take_from_bytes::<u16>(&frame.body) {
+        Ok((version, _)) if version != VERSION => Ok(Hello {
+            version,
+            agent: String::new(),
+            kernel: String::new(),
+            intake_key: [0; 32],
+            keeping_key: [0; 32],
+            backends: Vec::new(),
+            capacity: 0,
+        }),
+        _ => Err(error),
+    })
 }
 
 impl Message for BrokerControl {
@@ -62,6 +79,7 @@ impl Message for Order {
         match &self {
             Order::Session(open) => put_control(Tag::OpenSession, open, out),
             Order::Deposit(open) => put_control(Tag::OpenDeposit, open, out),
+            Order::Fetch(open) => put_control(Tag::OpenFetch, open, out),
         }
     }
 
@@ -69,6 +87,7 @@ impl Message for Order {
         Ok(Some(match frame.tag {
             Tag::OpenSession => Order::Session(frame.control()?),
             Tag::OpenDeposit => Order::Deposit(frame.control()?),
+            Tag::OpenFetch => Order::Fetch(frame.control()?),
             _ => return Ok(None),
         }))
     }
@@ -166,6 +185,40 @@ impl Message for DepositOutput {
                 let (size, root) = frame.control()?;
                 DepositOutput::Deposited { size, root }
             }
+            _ => return Ok(None),
+        }))
+    }
+}
+
+impl Message for FetchInput {
+    fn encode(self, out: &mut VecDeque<Bytes>) -> Result<(), FrameError> {
+        match self {
+            FetchInput::Received => put_control(Tag::Received, &(), out),
+        }
+    }
+
+    fn decode(frame: Frame) -> Result<Option<Self>, FrameError> {
+        Ok((frame.tag == Tag::Received).then_some(FetchInput::Received))
+    }
+}
+
+impl Message for FetchOutput {
+    fn encode(self, out: &mut VecDeque<Bytes>) -> Result<(), FrameError> {
+        match self {
+            FetchOutput::Found { size } => put_control(Tag::Found, &size, out)?,
+            FetchOutput::Refused(refused) => put_control(Tag::FetchRefused, &refused, out)?,
+            FetchOutput::Piece(data) => put_data(Tag::Piece, data, out),
+            FetchOutput::PieceEof => put_control(Tag::PieceEof, &(), out)?,
+        }
+        Ok(())
+    }
+
+    fn decode(frame: Frame) -> Result<Option<Self>, FrameError> {
+        Ok(Some(match frame.tag {
+            Tag::Found => FetchOutput::Found { size: frame.control()? },
+            Tag::FetchRefused => FetchOutput::Refused(frame.control::<Refused>()?),
+            Tag::Piece => FetchOutput::Piece(frame.data()?),
+            Tag::PieceEof => FetchOutput::PieceEof,
             _ => return Ok(None),
         }))
     }

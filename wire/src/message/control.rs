@@ -50,6 +50,9 @@ pub struct Hello {
     pub kernel: String,
     /// The X25519 public key that Crypt4GH uploads are encrypted to.
     pub intake_key: [u8; 32],
+    /// The X25519 public key that the broker encrypts records of the house itself to. It is another
+    /// one, so that no upload can be passed off as such a record, which the agent hands out again.
+    pub keeping_key: [u8; 32],
     /// The backends whose shares the agent can reach, each with the institution that runs it.
     pub backends: Vec<(BackendId, String)>,
     /// How many sessions may run at once.

@@ -86,6 +86,7 @@ pub fn hello() -> Hello {
         agent: "test".into(),
         kernel: "6".into(),
         intake_key: [9; 32],
+        keeping_key: [8; 32],
         backends: Vec::new(),
         capacity: 4,
     }

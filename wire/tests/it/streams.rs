@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use wire::agent::Incoming;
 use wire::message::{
-    DepositInput, DepositOutput, Exited, OpenDeposit, Refused, SessionInput, SessionOutput, WindowSize,
+    DepositInput, DepositOutput, Exited, FetchInput, FetchOutput, OpenDeposit, OpenFetch, Refused,
+    SessionInput, SessionOutput, WindowSize,
 };
 use wire::{Limits, StreamError, broker};
 
@@ -245,4 +246,49 @@ async fn a_deposit_goes_through() {
         last = Some(output);
     }
     assert_eq!(last, Some(DepositOutput::Deposited { size: 1_000_000, root: [4; 32] }));
+}
+
+#[tokio::test]
+async fn a_record_is_fetched_as_fast_as_it_is_taken() {
+    let world = World::new();
+    let (_listener, link, agent) = world.pair(Limits::default()).await;
+    let mut stream = link.open_fetch(OpenFetch { ticket: vec![3; 500] }).await.unwrap();
+    let mut theirs = match soon(agent.accept()).await {
+        Some(Incoming::Fetch(open, stream)) => {
+            assert_eq!(open.ticket, vec![3; 500]);
+            stream
+        }
+        other => panic!("{other:?}"),
+    };
+    const PIECES: usize = 64;
+    let sending = tokio::spawn(async move {
+        let size = (PIECES << 20) as u64;
+        theirs.sender.send(FetchOutput::Found { size }).await.unwrap();
+        for n in 0..PIECES {
+            theirs.sender.send(FetchOutput::Piece(vec![n as u8; 1 << 20].into())).await.unwrap();
+        }
+        theirs.sender.send(FetchOutput::PieceEof).await.unwrap();
+        theirs
+    });
+    let size = (PIECES << 20) as u64;
+    assert_eq!(soon(stream.receiver.next()).await.unwrap(), Some(FetchOutput::Found { size }));
+    // Nobody takes anything: what was sent fits into the windows, and the agent waits.
+    tokio::time::timeout(Duration::from_millis(300), stream.sender.gone()).await.unwrap_err();
+    assert!(!sending.is_finished());
+    let mut all = 0;
+    loop {
+        match soon(stream.receiver.next()).await.unwrap() {
+            Some(FetchOutput::Piece(bytes)) => {
+                assert!(bytes.iter().all(|b| usize::from(*b) == all >> 20), "at {all}");
+                all += bytes.len();
+            }
+            Some(FetchOutput::PieceEof) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(all as u64, size);
+    stream.sender.send(FetchInput::Received).await.unwrap();
+    let mut theirs = soon(sending).await.unwrap();
+    assert_eq!(soon(theirs.receiver.next()).await.unwrap(), Some(FetchInput::Received));
+    assert_eq!(soon(theirs.receiver.next()).await.unwrap(), None);
 }
