@@ -457,8 +457,11 @@ impl Gate {
     }
 
     async fn create_person(&self, new: NewPerson) -> Result<(), Refusal> {
-        if new.person.name() == crate::findings::DETECTION {
+        if [crate::findings::DETECTION, crate::keeping::HOUSE].contains(&new.person.name()) {
             return Err(Refusal::malformed("This name stands for the house itself in records."));
+        }
+        if new.roles.iter().any(|role| role.name() == crate::keeping::HOUSE_ROLE) {
+            return Err(Refusal::malformed("role:house is the house's own; no person has it."));
         }
         let person = store::Person {
             id: new.person,

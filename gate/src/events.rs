@@ -139,7 +139,16 @@ impl Tallies {
             let start = end.saturating_sub(RECOUNT);
             let mut at = start;
             while at < end {
-                let entries = log.read(at, usize::try_from(end - at).unwrap_or(usize::MAX))?;
+                let entries = match log.read(at, usize::try_from(end - at).unwrap_or(usize::MAX)) {
+                    // A session that was open when its first records were moved out of the house.
+                    Err(ReadError::Removed { from, .. }) if from < end => {
+                        at = from;
+                        unfound.clear();
+                        continue;
+                    }
+                    Err(ReadError::Removed { .. }) => return Ok(()),
+                    read => read?,
+                };
                 let Some((last, _)) = entries.last() else { break };
                 at = last + 1;
                 for (index, entry) in &entries {

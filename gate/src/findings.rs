@@ -159,7 +159,8 @@ struct Owed(BTreeMap<PersonId, u64>);
 impl Owed {
     /// What is owed at the end of the log by findings from `from` on. Blocks on the disk.
     fn read(log: &Log, from: u64) -> Result<Owed, ReadError> {
-        let (mut owed, mut at, end) = (Owed::default(), from, log.durable_size());
+        // What was moved to the vault was judged, and answered, before it could be.
+        let (mut owed, mut at, end) = (Owed::default(), from.max(log.local_from()?), log.durable_size());
         while at < end {
             let entries = log.read(at, BATCH)?;
             let Some((last, _)) = entries.last() else { break };

@@ -24,6 +24,7 @@ mod events;
 mod facts;
 mod findings;
 mod identity;
+mod keeping;
 mod leases;
 mod live;
 mod order;
@@ -52,6 +53,7 @@ pub use decoys::NewDecoy;
 pub use deposits::Deposit;
 pub use findings::FindingRecord;
 pub use identity::{AgentAnswer, Authorities, LoginAnswer, LoginRequest};
+pub use keeping::{FetchRecord, KeepRecord, Kept, MoveRecord};
 pub use leases::EndCause;
 pub use order::RecordingOrder;
 pub use permit::{Action, Permit};
@@ -248,7 +250,7 @@ impl Gate {
         }
         store.close_open_sessions(self.now(), "aborted: the broker was restarted").await?;
         store.abandon_pending(self.now()).await?;
-        Ok(())
+        self.settle_kept().await
     }
 
     /// Puts a renewed ticket key in the place of the old one.

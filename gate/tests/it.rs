@@ -19,7 +19,7 @@ use model::{
     AgentId, Clock, DatasetId, GrantId, ManualClock, PersonId, RoleId, SeededEntropy, StudyId, Timestamp,
 };
 use policy::{CertificateRules, Channel, Grantee};
-use store::Store;
+use store::{KeptFile, KeptState, KeptSubject, Store};
 
 const NOON: Timestamp = Timestamp::from_secs(1_790_000_000);
 
@@ -641,4 +641,132 @@ async fn changed_rules_hold_at_once_and_end_what_no_longer_may_be() {
     assert_eq!(house.gate.open_session(&alice, &scp).await.unwrap_err().code, "channel-refused");
     house.gate.set_channels(&admin, &brca, &[Channel::ExportData], &[]).await.unwrap();
     house.gate.open_session(&alice, &scp).await.unwrap();
+}
+
+fn part() -> KeptSubject {
+    KeptSubject::AuditSegment { first: 0, count: 256 }
+}
+
+fn file() -> KeptFile {
+    KeptFile { size: 9, sha256: [1; 32], content_root: Some([2; 32]), manifest_root: [3; 32] }
+}
+
+impl House {
+    fn count(&self, code: &str) -> usize {
+        let code = format!("\"event_code\":\"{code}\"");
+        self.entries().iter().filter(|entry| entry.contains(&code)).count()
+    }
+
+    /// The house of a process that comes after one that was killed: records and log are as it left them.
+    async fn killed_and_started(self) -> House {
+        self.gate.log().close().await;
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let entropy = SeededEntropy::new(5);
+        let spare = KeyPair::generate(&entropy).unwrap();
+        let gate = Gate::new(Foundations {
+            store: self.store.clone(),
+            log: log(&self.dir.path().join("audit"), Arc::clone(&clock)),
+            signer: signer::SignerClient::new("/nonexistent/signer.sock"),
+            ticket_key: TicketKey::new(spare, self.ca.der().clone()),
+            clock,
+            entropy: Arc::new(entropy),
+            settings: Settings::default(),
+            left_open: Vec::new(),
+        });
+        House { gate: gate.await.unwrap(), ..self }
+    }
+}
+
+#[tokio::test]
+async fn the_house_keeps_its_records_under_a_permit_of_its_own() {
+    let house = house().await;
+    let permit = house.gate.keep_record(&part()).await.unwrap();
+    let object = permit.action().object.clone();
+    assert!(object.is_kept());
+    let record = house.entries()[permit.record() as usize].clone();
+    assert!(record.contains("record_keeping") && record.contains("programme/role:house/keep-record"));
+    let sealed = house.gate.keep_ticket(&permit, &agent()).unwrap();
+    let ticket = open(&sealed, &house.ca, &house.domain, &agent(), house.clock.now()).unwrap();
+    assert!(matches!(ticket.order, Order::Keep(order) if order.object == object));
+
+    // Nobody has it back before the log says that it is kept, and then only who may.
+    let admin = entry("admin");
+    let early = house.gate.fetch_record(&admin, &object).await.unwrap_err();
+    assert_eq!(early.kind, RefusalKind::Conflict);
+    let kept = house.gate.record_kept(permit, &agent(), file()).await.unwrap();
+    assert!(matches!(kept.state, KeptState::Kept { .. }));
+    let refused = house.gate.fetch_record(&entry("alice"), &object).await.unwrap_err();
+    assert_eq!((refused.kind, refused.code.as_str()), (RefusalKind::Denied, "role-missing"));
+    let permit = house.gate.fetch_record(&admin, &object).await.unwrap();
+    let sealed = house.gate.fetch_ticket(&permit, &agent()).unwrap();
+    let ticket = open(&sealed, &house.ca, &house.domain, &agent(), house.clock.now()).unwrap();
+    assert!(matches!(ticket.order, Order::Fetch(order) if order.size == 9 && order.manifest_root == [3; 32]));
+
+    // One thing is kept once, and nobody is given the role of the house, or its name.
+    assert_eq!(house.gate.keep_record(&part()).await.unwrap_err().kind, RefusalKind::Conflict);
+    let new = |name: &str, role: &str| NewPerson {
+        person: person(name),
+        name: name.to_owned(),
+        roles: vec![RoleId::from_name(role).unwrap()],
+    };
+    for new in [new("mallory", "house"), new("sekisho", "steward")] {
+        assert_eq!(house.gate.enrol_person(&admin, new).await.unwrap_err().kind, RefusalKind::Malformed);
+    }
+}
+
+#[tokio::test]
+async fn what_was_kept_is_said_once_however_the_process_ends() {
+    let mut house = house().await;
+    let permit = house.gate.keep_record(&part()).await.unwrap();
+    let object = permit.action().object.clone();
+
+    // Killed while it was being deposited: the same object goes on.
+    std::mem::drop(permit);
+    house = house.killed_and_started().await;
+    let permit = house.gate.keep_record(&part()).await.unwrap();
+    assert_eq!(permit.action().object, object);
+
+    // Killed when it was read back, before the log said so: it says so now, once.
+    let since = house.gate.log().durable_size();
+    house.store.change_kept(&object, since, |state| state.store(file())).await.unwrap();
+    std::mem::drop(permit);
+    house = house.killed_and_started().await;
+    assert_eq!(house.count("record_kept"), 1);
+    assert_eq!(house.store.kept(&object).await.unwrap().unwrap().state.code(), "kept");
+    house = house.killed_and_started().await;
+    assert_eq!(house.count("record_kept"), 1);
+
+    // Killed when the log said so, before the records did.
+    let second = KeptSubject::AuditSegment { first: 256, count: 256 };
+    let permit = house.gate.keep_record(&second).await.unwrap();
+    let object = permit.action().object.clone();
+    let since = house.gate.log().durable_size();
+    house.store.change_kept(&object, since, |state| state.store(file())).await.unwrap();
+    let said = EventKind::RecordKept {
+        object: object.clone(),
+        what: audit::KeptKind::AuditSegment,
+        first: Some(256),
+        count: Some(256),
+        agent: Some(agent()),
+        size: 9,
+        sha256: String::new(),
+        root: None,
+        manifest_root: String::new(),
+    };
+    let index = house.gate.record(&audit::Event::new(NOON, said)).await.unwrap();
+    std::mem::drop(permit);
+    house = house.killed_and_started().await;
+    assert_eq!(house.count("record_kept"), 2);
+    let state = house.store.kept(&object).await.unwrap().unwrap().state;
+    assert!(matches!(state, KeptState::Kept { record, .. } if record == index), "{state:?}");
+
+    // Killed while its copy was going: that is on record once, and goes on.
+    let first = house.gate.move_record(&object).await.unwrap();
+    let said = first.record();
+    std::mem::drop(first);
+    house = house.killed_and_started().await;
+    let again = house.gate.move_record(&object).await.unwrap();
+    assert_eq!((again.record(), house.count("record_moved")), (said, 1));
+    house.gate.record_moved(again).await.unwrap();
+    assert_eq!(house.gate.move_record(&object).await.unwrap_err().kind, RefusalKind::Conflict);
 }

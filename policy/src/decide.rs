@@ -59,7 +59,11 @@ pub fn decide(request: &Request, set: &PolicySet, facts: &Facts) -> Decision {
             Action::Channel(channel) => open_channel(request, channel, set, facts),
             Action::ReadDataset => read_dataset(request, set, facts),
             Action::PlayRecording => play_recording(request, set, facts),
-            Action::Deposit | Action::IssueCertificate | Action::Administer(_) => administer(request, facts),
+            Action::Deposit
+            | Action::IssueCertificate
+            | Action::KeepRecord
+            | Action::FetchRecord
+            | Action::Administer(_) => administer(request, facts),
         },
     };
     match answer {

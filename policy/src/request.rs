@@ -40,6 +40,10 @@ pub enum Action {
     IssueCertificate,
     /// To see recordings of sessions.
     PlayRecording,
+    /// To keep a record of the house itself, such as a part of its audit log, as secret shares.
+    KeepRecord,
+    /// To have such a record back.
+    FetchRecord,
     /// To administer the programme.
     Administer(AdminAction),
 }
@@ -127,6 +131,8 @@ impl Action {
             Action::Deposit,
             Action::IssueCertificate,
             Action::PlayRecording,
+            Action::KeepRecord,
+            Action::FetchRecord,
         ];
         own.into_iter()
             .chain(Channel::ALL.into_iter().map(Action::Channel))
@@ -142,6 +148,8 @@ impl Action {
             Action::Deposit => "deposit",
             Action::IssueCertificate => "issue-certificate",
             Action::PlayRecording => "play-recording",
+            Action::KeepRecord => "keep-record",
+            Action::FetchRecord => "fetch-record",
             Action::Administer(action) => match action {
                 AdminAction::CreateStudy => "create-study",
                 AdminAction::CreateDataset => "create-dataset",
@@ -176,6 +184,7 @@ impl Action {
             Action::ReadDataset | Action::Deposit => "dataset",
             Action::IssueCertificate => "certificate",
             Action::PlayRecording => "recording",
+            Action::KeepRecord | Action::FetchRecord => "record",
             Action::Administer(action) => match action {
                 AdminAction::CreateStudy
                 | AdminAction::SetChannels

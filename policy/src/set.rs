@@ -288,6 +288,8 @@ const fn may(action: Action) -> &'static str {
         | Action::Deposit
         | Action::IssueCertificate
         | Action::PlayRecording
+        | Action::KeepRecord
+        | Action::FetchRecord
         | Action::Administer(_) => "may:nothing",
     }
 }

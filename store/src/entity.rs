@@ -141,3 +141,22 @@ table! {
     #[sea_orm(primary_key, auto_increment = false)] id: i64,
     epoch: i64,
 } }
+
+table! {
+    /// The house's own records that lie as secret shares, or are on their way there.
+    kept = "kept" {
+    #[sea_orm(primary_key, auto_increment = false)] object: String,
+    kind: String,
+    subject: String,
+    first: Option<i64>,
+    count: Option<i64>,
+    begun_at: i64,
+    state: String,
+    since: i64,
+    size: Option<i64>,
+    sha256: Option<String>,
+    content_root: Option<String>,
+    manifest_root: Option<String>,
+    record: Option<i64>,
+    settled_at: Option<i64>,
+} }

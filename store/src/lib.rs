@@ -12,12 +12,14 @@
 
 mod entity;
 mod error;
+mod kept;
 mod migration;
 mod records;
 mod store;
 mod text;
 
 pub use error::{OpenError, StoreError, TakeError};
+pub use kept::{KeptFile, KeptRecord, KeptState, KeptSubject, SubjectError};
 pub use records::{
     Agent, AgentState, Dataset, Decoy, DecoyKind, DeviceKey, DeviceKeyState, EnrolmentToken, Grant,
     GrantState, Object, ObjectState, Person, PersonState, PolicySnapshot, Recording, RecordingOutcome,

@@ -6,7 +6,7 @@ use crate::error::OpenError;
 
 /// Statement by statement, since some drivers take one at a time; SQL that SQLite and PostgreSQL
 /// both take.
-const STEPS: &[&[&str]] = &[FIRST, DECOYS, CHANNELS, RECORDINGS, SUPERVISION];
+const STEPS: &[&[&str]] = &[FIRST, DECOYS, CHANNELS, RECORDINGS, SUPERVISION, KEPT];
 
 /// What a study permits inside a connection; studies of before get what a new one begins with.
 const CHANNELS: &[&str] = &["ALTER TABLE study ADD COLUMN channels TEXT NOT NULL
@@ -27,6 +27,15 @@ const RECORDINGS: &[&str] = &[
         record BIGINT NOT NULL)",
     "CREATE INDEX recording_begun ON recording (begun)",
 ];
+
+/// The house's own records as secret shares. One thing is kept once.
+const KEPT: &[&str] = &["CREATE TABLE kept (
+        object TEXT PRIMARY KEY, kind TEXT NOT NULL CHECK (kind IN ('audit-segment', 'session-recording')),
+        subject TEXT NOT NULL UNIQUE, first BIGINT, count BIGINT, begun_at BIGINT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('pending', 'stored', 'kept', 'moving', 'moved')),
+        since BIGINT NOT NULL, size BIGINT, sha256 TEXT, content_root TEXT, manifest_root TEXT,
+        record BIGINT, settled_at BIGINT,
+        CHECK (state = 'pending' OR (size IS NOT NULL AND sha256 IS NOT NULL AND manifest_root IS NOT NULL)))"];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE policy_epoch (id BIGINT PRIMARY KEY CHECK (id = 1), epoch BIGINT NOT NULL)",

@@ -448,7 +448,7 @@ pub struct PolicySnapshot {
     pub grants: Vec<GrantRule>,
 }
 
-fn hex<S: serde::Serializer>(bytes: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn hex<S: serde::Serializer>(bytes: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&hex_digits(bytes))
 }
 

@@ -61,6 +61,8 @@ fn reference(request: &Request, members: &[Membership], grants: &[GrantRule], fa
         Action::IssueCertificate => return Answer::Permit(BTreeSet::new()),
         Action::Deposit if request.dataset.is_none() => return Answer::Deny,
         Action::Deposit => return programme(&["steward", "depositor"]),
+        Action::KeepRecord => return programme(&["house"]),
+        Action::FetchRecord => return programme(&["security"]),
         Action::Administer(AdminAction::Revoke) => return programme(&["steward", "security"]),
         Action::Administer(AdminAction::CreateStudy) => return programme(&["steward"]),
         Action::Administer(_) => unreachable!("not generated"),
@@ -208,6 +210,8 @@ fn asked() -> impl Strategy<Value = (Request, Facts)> {
         Action::Deposit,
         Action::IssueCertificate,
         Action::PlayRecording,
+        Action::KeepRecord,
+        Action::FetchRecord,
         Action::Administer(AdminAction::CreateStudy),
         Action::Administer(AdminAction::Revoke),
     ];

@@ -13,6 +13,7 @@ use crate::text::damaged;
 mod access;
 mod agents;
 mod decoys;
+mod kept;
 mod objects;
 mod people;
 mod policy;

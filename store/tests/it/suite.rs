@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use model::{AgentId, DatasetId, GrantId, ObjectId, PersonId, RoleId, SessionId, StudyId, Timestamp};
 use policy::{Grantee, Membership, RecordingMode, RecordingRule};
 use store::{
-    Agent, AgentState, Dataset, DeviceKey, DeviceKeyState, EnrolmentToken, Grant, GrantState, Object,
-    ObjectState, Person, PersonState, Recording, RecordingFilter, RecordingOutcome, Session, SessionState,
-    Store, StoreError, Study, StudyState, TakeError, TokenSubject,
+    Agent, AgentState, Dataset, DeviceKey, DeviceKeyState, EnrolmentToken, Grant, GrantState, KeptFile,
+    KeptRecord, KeptState, KeptSubject, Object, ObjectState, Person, PersonState, Recording, RecordingFilter,
+    RecordingOutcome, Session, SessionState, Store, StoreError, Study, StudyState, TakeError, TokenSubject,
 };
 
 /// Runs every check on every database: a name and how to open an empty store in a folder.
@@ -29,6 +29,7 @@ macro_rules! suite {
                 the_epoch_grows_with_whatever_policy_depends_on, a_failed_change_leaves_no_trace,
                 a_snapshot_is_of_one_instant, references_must_exist, odd_text_survives,
                 recordings_are_found_by_what_is_asked_for,
+                records_of_the_house_are_kept_once, parts_of_the_log_are_found_by_their_entries,
             }
         }
     )*};
@@ -304,6 +305,78 @@ async fn objects_go_through_their_states(store: Store) {
     assert_eq!(store.abandon_pending(at(12)).await.unwrap(), 0);
     assert_eq!(store.object(&two.id).await.unwrap().unwrap().state, ObjectState::Abandoned { at: at(11) });
     assert_eq!(store.objects(&one.dataset).await.unwrap().len(), 1);
+}
+
+fn kept(object: &str, subject: KeptSubject) -> KeptRecord {
+    let object = ObjectId::from_name(object).unwrap();
+    KeptRecord { object, subject, begun_at: at(1), state: KeptState::Pending, since: 3 }
+}
+
+fn segment(first: u64, count: u64) -> KeptSubject {
+    KeptSubject::AuditSegment { first, count }
+}
+
+fn file(content_root: Option<[u8; 32]>) -> KeptFile {
+    KeptFile { size: u64::MAX >> 1, sha256: [5; 32], content_root, manifest_root: [7; 32] }
+}
+
+async fn records_of_the_house_are_kept_once(store: Store) {
+    let session = SessionId::from_name("s1").unwrap();
+    let recording = kept("kept-r", KeptSubject::SessionRecording { session });
+    let part = kept("kept-1", segment(0, 256));
+    store.begin_kept(&recording).await.unwrap();
+    store.begin_kept(&part).await.unwrap();
+    let twice = store.begin_kept(&kept("kept-2", segment(0, 256))).await;
+    assert!(matches!(twice, Err(StoreError::Conflict(_))), "{twice:?}");
+    assert_eq!(store.kept_of(&part.subject).await.unwrap().as_ref(), Some(&part));
+    assert_eq!(store.kept_in(None, "pending", 9).await.unwrap().len(), 2);
+    assert_eq!(store.kept_in(None, "pending", 1).await.unwrap().len(), 1);
+    let recordings = store.kept_in(Some("session-recording"), "pending", 9).await.unwrap();
+    assert_eq!(recordings.as_slice(), std::slice::from_ref(&recording));
+
+    let early = store.change_kept(&part.object, 9, |state| state.keep(1, at(2))).await;
+    assert!(matches!(early, Err(StoreError::Transition { .. })));
+    let stored = store.change_kept(&part.object, 9, |s| s.store(file(Some([6; 32])))).await.unwrap();
+    assert_eq!((stored.since, stored.state.kept()), (9, None));
+    assert_eq!(store.kept(&part.object).await.unwrap().as_ref(), Some(&stored));
+    let again = store.change_kept(&part.object, 10, |s| s.store(file(None))).await;
+    assert!(matches!(again, Err(StoreError::Transition { .. })));
+    let done = store.change_kept(&part.object, 11, |s| s.keep(10, at(2))).await.unwrap();
+    assert_eq!(done.state, KeptState::Kept { file: file(Some([6; 32])), record: 10, at: at(2) });
+    let moving = store.change_kept(&part.object, 12, KeptState::begin_move).await.unwrap();
+    assert_eq!((moving.since, moving.state.code()), (12, "moving"));
+    let begun_again = store.change_kept(&part.object, 20, KeptState::begin_move).await.unwrap();
+    assert_eq!(begun_again.since, 12, "what is looked for in the log may stand there since");
+    let moved = store.change_kept(&part.object, 21, KeptState::end_move).await.unwrap();
+    assert_eq!(store.kept_in(Some("audit-segment"), "moved", 9).await.unwrap(), [moved]);
+    let recorded = store.change_kept(&recording.object, 9, |s| s.store(file(None))).await.unwrap();
+    assert_eq!(recorded.state.file(), Some(&file(None)));
+    assert_eq!(store.kept_recordings().await.unwrap(), [recorded]);
+    let unknown = ObjectId::from_name("kept-9").unwrap();
+    let unknown = store.change_kept(&unknown, 9, KeptState::end_move).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound(_))));
+}
+
+async fn parts_of_the_log_are_found_by_their_entries(store: Store) {
+    assert_eq!(store.last_segment().await.unwrap(), None);
+    let parts = [
+        kept("kept-0", segment(0, 256)),
+        kept("kept-1", segment(256, 256)),
+        kept("kept-2", segment(512, 512)),
+    ];
+    for part in [&parts[1], &parts[0], &parts[2]] {
+        store.begin_kept(part).await.unwrap();
+    }
+    assert_eq!(store.last_segment().await.unwrap().as_ref(), Some(&parts[2]));
+    for (from, to, found) in [
+        (0, 1, &parts[..1]),
+        (255, 257, &parts[..2]),
+        (256, 512, &parts[1..2]),
+        (512, u64::MAX, &parts[2..]),
+        (1024, 2000, &[]),
+    ] {
+        assert_eq!(store.kept_segments(from, to).await.unwrap(), found, "{from} to {to}");
+    }
 }
 
 async fn names_of_objects_are_unique(store: Store) {
