@@ -44,6 +44,44 @@ pub struct Config {
     pub detection: Detection,
     /// The witness that signs the audit log's checkpoints.
     pub witness: Option<Witness>,
+    /// How the audit log is kept as secret shares, and how long it stays here as well.
+    pub retention: Retention,
+}
+
+/// How parts of the audit log are kept as secret shares, and when they leave this machine.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Whether they are kept as secret shares at all.
+    pub keep: bool,
+    /// How many bundles of 256 entries a part has, at most; a power of two.
+    pub segment_bundles: u64,
+    /// After how many seconds of waiting that is an alarm.
+    pub lagging_secs: u64,
+    /// For how many days after it was kept a part stays here. With neither this nor `local_entries`,
+    /// everything stays.
+    pub local_days: Option<u64>,
+    /// How many of the last entries stay here.
+    pub local_entries: Option<u64>,
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        Retention {
+            keep: true,
+            segment_bundles: 256,
+            lagging_secs: 900,
+            local_days: None,
+            local_entries: None,
+        }
+    }
+}
+
+impl Retention {
+    /// Whether anything ever leaves this machine.
+    pub fn moves(&self) -> bool {
+        self.local_days.is_some() || self.local_entries.is_some()
+    }
 }
 
 /// Who signs the checkpoints of the audit log: a C2SP tlog-witness at another institution.
@@ -94,6 +132,7 @@ impl Default for Config {
             siem: Siem::default(),
             detection: Detection::default(),
             witness: None,
+            retention: Retention::default(),
         }
     }
 }
@@ -156,6 +195,18 @@ impl Config {
         {
             return Err(value("witness.certificate and witness.certificate_key go together"));
         }
+        let Retention { keep, segment_bundles, lagging_secs, .. } = config.retention;
+        if !(segment_bundles.is_power_of_two() && segment_bundles <= 4096) {
+            return Err(value("retention.segment_bundles is a power of two, at most 4096"));
+        }
+        if lagging_secs == 0 {
+            return Err(value("retention.lagging_secs is at least 1"));
+        }
+        if config.retention.moves() && !keep {
+            return Err(value(
+                "retention.local_days and local_entries need retention.keep: nothing leaves unkept",
+            ));
+        }
         if config.diagnose_secs == 0 {
             return Err(value("diagnose_secs is at least 1"));
         }
@@ -212,6 +263,13 @@ mod tests {
             "[detection]\nlock_person = \"sometimes\"",
             "[detection]\ncolour = 1",
             "[[detection.response]]\nrule = \"a\"\nreaction = \"shout\"",
+            "[retention]\nsegment_bundles = 3",
+            "[retention]\nsegment_bundles = 0",
+            "[retention]\nsegment_bundles = 8192",
+            "[retention]\nlagging_secs = 0",
+            "[retention]\nlocal_days = -1",
+            "[retention]\nkeep = false\nlocal_days = 30",
+            "[retention]\ncolour = 1",
         ] {
             assert!(Config::parse(bad, Path::new("bad")).is_err(), "{bad}");
         }

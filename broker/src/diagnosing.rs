@@ -160,8 +160,9 @@ fn configured(config: &Config) -> Vec<Thing> {
         siem,
         detection,
         witness,
+        retention,
     } = config;
-    let all: [(&str, &dyn std::fmt::Debug); 14] = [
+    let all: [(&str, &dyn std::fmt::Debug); 15] = [
         ("trust_domain", trust_domain),
         ("ssh", ssh),
         ("api", api),
@@ -176,6 +177,7 @@ fn configured(config: &Config) -> Vec<Thing> {
         ("siem", siem),
         ("detection", detection),
         ("witness", witness),
+        ("retention", retention),
     ];
     all.into_iter()
         .map(|(name, value)| Thing::of_release(format!("config.{name}"), format!("{value:?}")))

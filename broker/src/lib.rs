@@ -12,6 +12,7 @@ pub mod diagnosing;
 pub mod feed;
 pub mod happening;
 pub mod hub;
+pub mod keeping;
 pub mod node;
 pub mod private;
 pub mod process;

@@ -28,6 +28,8 @@ use crate::credentials::{Credentials, Issuer};
 use crate::diagnosing::{Examined, diagnose};
 use crate::feed::{Feeds, Sinks};
 use crate::hub::Hub;
+use crate::keeping::Keeping;
+use crate::keeping::segments::{Followers, Segments};
 use crate::private;
 use crate::recordings::Recordings;
 use crate::ssh::admission::AdmissionLimits;
@@ -137,9 +139,12 @@ impl Node {
         }
         found(dir, &gate).await?;
 
+        let (hub, stopping) = (Hub::new(), CancellationToken::new());
+        let keeping = Keeping::new(gate.clone(), hub.clone(), Arc::clone(&entropy), stopping.clone());
         let services = Arc::new(Services {
             gate: gate.clone(),
-            hub: Hub::new(),
+            hub,
+            keeping: keeping.clone(),
             trust: ArcSwap::from_pointee(trust.ssh),
             issued: IssuedBook::default(),
             openings: Rates::new(OPENINGS),
@@ -148,7 +153,7 @@ impl Node {
             watch: Watch::new(&config.detection),
             recordings,
             stages: Stages::default(),
-            stopping: CancellationToken::new(),
+            stopping,
             tasks,
         });
 
@@ -201,6 +206,23 @@ impl Node {
             let watching =
                 watch.run(config.detection.clone(), gate.clone(), dir.to_owned(), services.stopping.clone());
             services.tasks.spawn(watching);
+        }
+
+        if config.retention.keep {
+            let (sinks, judged) = (Arc::clone(&services), services.watch.clone());
+            let delivered = move || {
+                sinks.sinks.states().map(|(name, status, _)| (name.to_owned(), status.delivered)).collect()
+            };
+            let segments = Segments {
+                keeping,
+                retention: config.retention.clone(),
+                witnessed: config.witness.is_some(),
+                followers: Followers {
+                    sinks: Box::new(delivered),
+                    judged: Box::new(move || judged.judged()),
+                },
+            };
+            services.tasks.spawn(segments.run());
         }
 
         if let Some(witnessing) = witnessing {

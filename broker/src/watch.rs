@@ -124,6 +124,12 @@ impl Watch {
         }
     }
 
+    /// Up to where the log is judged; none if nothing is detected. Detection that has not begun yet needs
+    /// everything.
+    pub fn judged(&self) -> Option<u64> {
+        self.enabled.then(|| self.status.borrow().judged.unwrap_or(0))
+    }
+
     /// The figures, and how many rules are in force.
     pub fn figures(&self) -> (WatchStatus, usize) {
         (self.status.borrow().clone(), self.rules.borrow().len())

@@ -81,7 +81,8 @@ pub enum Command {
     /// Rules of detection: check a folder of them, list them.
     #[command(subcommand)]
     Rules(Rules),
-    /// Read an audit log offline: verify it, follow it, prove an entry.
+    /// Read an audit log offline: verify it, follow it, prove an entry; have parts of it back from the
+    /// vault.
     #[command(subcommand)]
     Audit(Audit),
     /// How the node is.
@@ -624,6 +625,9 @@ pub enum Audit {
         /// log must bear its signature.
         #[arg(long, value_name = "FILE|LINE")]
         witness_key: Option<String>,
+        /// Folder with entries that were fetched from the vault, to be verified with the rest.
+        #[arg(long, value_name = "FOLDER")]
+        kept: Option<PathBuf>,
     },
     /// Print the last entries.
     Tail {
@@ -647,6 +651,43 @@ pub enum Audit {
         /// The entry's index.
         index: u64,
     },
+    /// List the parts of the log, and the recordings, that lie in the vault as secret shares.
+    Kept,
+    /// Have entries back from the vault, through the broker, and check them.
+    Fetch(Fetch),
+    /// Check and unpack parts of the log that `sekisho-shard combine` has rebuilt, without a broker.
+    Unpack(Unpack),
+}
+
+/// Options of `audit fetch`.
+#[derive(Debug, Args)]
+pub struct Fetch {
+    /// File of the log's public key, from where you trust it.
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// The first entry that is wanted; whole parts of the log come.
+    #[arg(long, value_name = "INDEX", default_value_t = 0)]
+    pub from: u64,
+    /// The last entry that is wanted [default: the last that is kept].
+    #[arg(long, value_name = "INDEX")]
+    pub to: Option<u64>,
+    /// Folder for them, for `audit verify --kept`, `audit search --dir` and `audit tail --dir`.
+    #[arg(long, value_name = "FOLDER")]
+    pub out: PathBuf,
+}
+
+/// Options of `audit unpack`.
+#[derive(Debug, Args)]
+pub struct Unpack {
+    /// File of the log's public key, from where you trust it.
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// Folder for the entries.
+    #[arg(long, value_name = "FOLDER")]
+    pub out: PathBuf,
+    /// The files.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
 }
 
 /// Options of `audit search`.

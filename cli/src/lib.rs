@@ -12,6 +12,7 @@ pub mod args;
 /// What goes wrong, and how it is told.
 pub mod fault;
 mod home;
+mod kept;
 mod login;
 mod play;
 mod put;
@@ -35,7 +36,7 @@ use std::sync::Arc;
 
 use model::{Clock, Entropy};
 
-use args::{Cli, Command};
+use args::{Audit, Cli, Command};
 use fault::{Fault, Message};
 use home::Home;
 pub use put::parse_upload_answer;
@@ -87,6 +88,9 @@ pub async fn run(around: &Surroundings, cli: Cli) -> Result<(), Fault> {
         Command::Sessions(args) => sessions::sessions(around, &home()?, args).await,
         Command::Recordings(args) => recordings::recordings(around, &home()?, args).await,
         Command::Rules(command) => rules::rules(around, command),
+        Command::Audit(Audit::Kept) => kept::kept(around, &home()?).await,
+        Command::Audit(Audit::Fetch(asked)) => kept::fetch(around, &home()?, asked).await,
+        Command::Audit(Audit::Unpack(asked)) => kept::unpack(around, asked),
         Command::Audit(command) => trail::audit(around, command).await,
         Command::Status(args) => status::status(around, &home, args).await,
         command => records::records(around, &home()?, command).await,

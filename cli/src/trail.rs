@@ -20,21 +20,27 @@ const FOLLOW: Duration = Duration::from_millis(250);
 /// by a signed checkpoint yet is not shown: it follows within a second.
 pub async fn audit(around: &Surroundings, command: &Audit) -> Result<(), Fault> {
     match command {
-        Audit::Verify { log, witness_key } => verify(around, log, witness_key.as_deref()),
+        Audit::Verify { log, witness_key, kept } => {
+            verify(around, log, witness_key.as_deref(), kept.as_deref())
+        }
         Audit::Tail { log, count, follow } => tail(around, log, *count, *follow).await,
         Audit::Search(search) => find(around, search),
         Audit::Proof { log, index } => proof(around, log, *index),
+        // These need more than a log, and are seen to where it is.
+        Audit::Kept | Audit::Fetch(_) | Audit::Unpack(_) => Ok(()),
     }
 }
 
-fn verify(around: &Surroundings, log: &AuditLog, witness_key: Option<&str>) -> Result<(), Fault> {
+fn verify(
+    around: &Surroundings,
+    log: &AuditLog,
+    witness_key: Option<&str>,
+    kept: Option<&Path>,
+) -> Result<(), Fault> {
     let dir = folder(&log.dir);
     let key = trusted_key(&dir, log)?;
     let witness = witness_key.map(key_of_witness).transpose()?;
-    let report = match &witness {
-        Some(witness) => audit::verify_witnessed(&dir, &key, witness),
-        None => audit::verify_dir(&dir, &key),
-    };
+    let report = audit::verify_with(&dir, kept, &key, witness.as_ref());
     let report = report.map_err(|e| damaged(&dir, &e))?;
     let root = HEXLOWER.encode(&report.root);
     if around.json {
@@ -43,11 +49,18 @@ fn verify(around: &Surroundings, log: &AuditLog, witness_key: Option<&str>) -> R
             "bytes": report.bytes, "unfinished": report.unfinished, "live": report.live,
             "key": key.to_string(), "checkpoint": report.checkpoint,
             "witnessed": witnessed_json(&report, witness.as_ref()),
+            "removed": report.removed, "fetched": report.fetched,
         }));
         return Ok(());
     }
     around.print(&say!(LogGood, entries = report.entries, root = root));
     around.print(&say!(LogSigned, size = report.size, bytes = report.bytes, key = key));
+    if report.fetched > 0 {
+        around.print(&say!(LogFetchedChecked, fetched = report.fetched));
+    }
+    if report.removed > 0 {
+        around.print(&say!(LogRemoved, removed = report.removed));
+    }
     if log.key.is_none() {
         around.print(&say!(LogKeyBeside));
     }
@@ -80,7 +93,7 @@ async fn tail(around: &Surroundings, log: &AuditLog, count: u64, follow: bool) -
     let origin = reader.key().origin().to_owned();
     let mut next = reader.checkpoint().map_err(fault)?.0.size.saturating_sub(count);
     loop {
-        let entries = reader.read(next, BATCH).map_err(fault)?;
+        let entries = read(around, &reader, &mut next).map_err(fault)?;
         for (index, entry) in &entries {
             // An entry is JSON unless it was damaged, and damage is found by `verify`.
             let value = audit::export(&origin, *index, entry).unwrap_or_else(|| json!({"index": index}));
@@ -110,7 +123,7 @@ fn find(around: &Surroundings, search: &Search) -> Result<(), Fault> {
     let most = search.count.unwrap_or(u64::MAX);
     let (mut next, mut found) = (0, 0);
     while found < most {
-        let entries = reader.read(next, BATCH).map_err(fault)?;
+        let entries = read(around, &reader, &mut next).map_err(fault)?;
         let Some((last, _)) = entries.last() else { break };
         next = last + 1;
         for (index, entry) in entries.iter().filter(|(_, entry)| wanted.may_fit(entry)) {
@@ -134,6 +147,22 @@ fn find(around: &Surroundings, search: &Search) -> Result<(), Fault> {
         around.print(&say!(LogSearched, found = found, read = next));
     }
     Ok(())
+}
+
+/// The entries from `next` on. What was moved to the vault is passed over, and said where people read.
+fn read(around: &Surroundings, reader: &Reader, next: &mut u64) -> Result<Vec<(u64, Vec<u8>)>, ReadError> {
+    loop {
+        match reader.read(*next, BATCH) {
+            Err(ReadError::Removed { index, .. }) => {
+                let here = reader.next_local(index)?;
+                if !around.json {
+                    around.print(&say!(LogMoved, first = index, last = here - 1));
+                }
+                *next = here;
+            }
+            other => return other,
+        }
+    }
 }
 
 fn proof(around: &Surroundings, log: &AuditLog, index: u64) -> Result<(), Fault> {
@@ -217,7 +246,7 @@ fn unreadable(dir: &Path, error: &ReadError) -> Fault {
         ReadError::Damaged { .. } => Fault::failed("log_damaged", say!(LogBad, path = dir.display()))
             .because(error)
             .todo(say!(LogBadTodo)),
-        ReadError::Io { .. } | ReadError::Outside { .. } => {
+        ReadError::Io { .. } | ReadError::Outside { .. } | ReadError::Removed { .. } => {
             Fault::failed("io", say!(CannotRead, path = dir.display())).because(error)
         }
     }
@@ -265,7 +294,7 @@ mod tests {
         let log = AuditLog { dir: dir.path().to_owned(), key: None };
         log_of(&dir.path().join("broker/audit"), 5).await;
         let around = around();
-        verify(&around, &log, None).unwrap();
+        verify(&around, &log, None, None).unwrap();
         tail(&around, &log, 3, false).await.unwrap();
         proof(&around, &log, 4).unwrap();
         assert!(proof(&around, &log, 5).is_err());
@@ -274,7 +303,7 @@ mod tests {
         let key = dir.path().join("other.pub");
         std::fs::write(&key, format!("{}\n", other.public())).unwrap();
         let log = AuditLog { key: Some(key), ..log };
-        assert!(verify(&around, &log, None).is_err() && proof(&around, &log, 1).is_err());
+        assert!(verify(&around, &log, None, None).is_err() && proof(&around, &log, 1).is_err());
         assert!(tail(&around, &log, 1, false).await.is_err());
     }
 
@@ -291,8 +320,8 @@ mod tests {
         std::fs::write(&file, format!("{line}\n")).unwrap();
         let file = file.display().to_string();
         // It has signed nothing yet.
-        verify(&around, &log, None).unwrap();
-        let missing = verify(&around, &log, Some(&line)).unwrap_err();
+        verify(&around, &log, None, None).unwrap();
+        let missing = verify(&around, &log, Some(&line), None).unwrap_err();
         assert_eq!((missing.exit, missing.code.as_str()), (Exit::Failed, "log_damaged"));
         assert!(missing.text(Lang::En).contains("nothing here was signed by witness.test/w"));
 
@@ -301,7 +330,7 @@ mod tests {
         let signed = format!("{note}{}", witness.cosign(note.as_bytes(), at).unwrap());
         std::fs::write(folder.join("checkpoint.witnessed"), &signed).unwrap();
         for key in [&line, &file] {
-            verify(&around, &log, Some(key)).unwrap();
+            verify(&around, &log, Some(key), None).unwrap();
         }
         log_of(&folder, 2).await;
         let key = trusted_key(&folder, &log).unwrap();
@@ -317,8 +346,8 @@ mod tests {
         assert_eq!(witnessed_json(&report, None)["verified"], json!(false));
 
         let other = WitnessKey::generate("witness.test/w", &SeededEntropy::new(4)).unwrap();
-        assert!(verify(&around, &log, Some(&other.public().to_string())).is_err());
-        assert_eq!(verify(&around, &log, Some("no/such/file")).unwrap_err().code, "io");
+        assert!(verify(&around, &log, Some(&other.public().to_string()), None).is_err());
+        assert_eq!(verify(&around, &log, Some("no/such/file"), None).unwrap_err().code, "io");
     }
 
     #[tokio::test]

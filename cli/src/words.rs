@@ -193,6 +193,17 @@ words! {
     LogWitnessUnknown: "a checkpoint over the first {size} entries lies there as signed by a witness, and the log continues it; the signature of the witness was not checked: give its key (--witness-key)" | "先頭 {size} 件のチェックポイントが証人署名済みとして保存されており、ログはその続きです。証人の署名は検証していません。鍵を指定してください（--witness-key）";
     LogUnwitnessed: "no witness has signed anything here: that the folder was not set back to an older copy of itself is not shown" | "証人の署名がありません。フォルダーが古い写しに戻されていないことは確認できません";
     WitnessKeyTodo: "--witness-key takes a line name+hash+key, or a file with one, such as the witness's key.pub" | "--witness-key には name+hash+key の行、またはその行を含むファイル（証人の key.pub など）を指定してください";
+    LogMoved: "entries {first} to {last} are in the vault and were not looked at: `sekisho audit fetch` has them back" | "{first}〜{last} 番は秘密分散で保管され、ここにはありません。`sekisho audit fetch` で取り戻せます";
+    LogRemoved: "{removed} entries are in the vault and not here: their hashes were checked, they themselves were not (`sekisho audit fetch`, then --kept)" | "{removed} 件は秘密分散で保管され、ここにはありません。ハッシュのみ検証しました（`sekisho audit fetch` の後 --kept を指定してください）";
+    LogFetchedChecked: "{fetched} entries were taken from what was fetched from the vault" | "{fetched} 件は保管庫から取り戻したもので検証しました";
+    LogKept: "entries below {kept} are kept as secret shares, {waiting} wait; entries below {local} may be in the vault alone" | "{kept} 番より前は秘密分散で保管済み、{waiting} 件が待機中。{local} 番より前は保管庫だけにある場合があります";
+    LogFetched: "entries {first} to {last} are back, from {object}, and are those of the log" | "{first}〜{last} 番を {object} から取り戻し、監査ログのものと確認しました";
+    LogUnpacked: "entries {first} to {last} in {path} are those of the log" | "{path} の {first}〜{last} 番は監査ログのものです";
+    LogFetchedTodo: "read them with --dir {path}; verify the whole log with `sekisho audit verify --kept {path}`" | "--dir {path} で読めます。全体の検証: `sekisho audit verify --kept {path}`";
+    LogNotKept: "entry {index} is not in the vault (yet)" | "{index} 番は（まだ）保管庫にありません";
+    LogNotASegment: "{path} is not a part of this log" | "{path} はこの監査ログの一部ではありません";
+    LogBrokenOff: "{object} did not come whole" | "{object} を最後まで受け取れませんでした";
+    BadEntries: "--to names an entry before --from" | "--to が --from より前の番号です";
     LogSearched: "{found} of {read} entries fit" | "{read} 件中 {found} 件が該当しました";
     LogBad: "the log in {path} is not what was signed" | "{path} の監査ログは署名されたものと一致しません";
     LogBadTodo: "keep a copy of the folder untouched, and tell the security staff" | "フォルダーの写しを変更せずに保存し、セキュリティ担当に連絡してください";

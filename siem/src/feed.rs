@@ -108,6 +108,23 @@ impl Feed {
         });
     }
 
+    /// The collector is new, or was away for long: what was moved to the vault meanwhile is not sent.
+    pub(crate) fn moved(&self, from: u64, to: u64) {
+        let reason = "these events were moved to the vault before this collector had them; \
+                      `sekisho audit fetch` has them back";
+        tracing::error!(
+            sink = self.sink.name,
+            from,
+            to,
+            reason,
+            "events are not sent to the audit collector"
+        );
+        self.status.send_modify(|status| {
+            status.rejected += to - from;
+            status.last_rejected = Some((to - 1, reason.to_owned()));
+        });
+    }
+
     /// The connection works: an error of before is over once nothing waits.
     pub(crate) fn works(&self) {
         if self.log.durable_size() == self.delivered {

@@ -70,7 +70,12 @@ async fn follow(
     if delivered > size {
         return Err(SinkError::LogSetBack { delivered, size });
     }
+    let local_from = log.local_from()?;
+    let cursor = (cursor.0, delivered.max(local_from));
     let mut feed = Feed::new(sink, log, entropy, cursor, status);
+    if delivered < local_from {
+        feed.moved(delivered, local_from);
+    }
     feed.report(false, None);
     let mut backoff = BACKOFF_MIN;
     loop {

@@ -11,6 +11,8 @@ use tests::story::Story;
 
 #[path = "it/door.rs"]
 mod door;
+#[path = "it/kept.rs"]
+mod kept;
 #[path = "it/recordings.rs"]
 mod recordings;
 #[path = "it/sessions.rs"]

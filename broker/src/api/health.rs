@@ -45,6 +45,13 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
         condition,
         (behind > 0).then(|| format!("{behind} of {sinks} collectors are behind")),
     );
+    let keeping = services.keeping.status();
+    let condition = if keeping.lagging { Condition::Degraded } else { Condition::Ok };
+    health.check(
+        "keeping",
+        condition,
+        keeping.lagging.then(|| format!("{} events wait to be kept as shares", keeping.waiting)),
+    );
     let trouble = services.watch.trouble();
     let condition = if trouble.is_some() { Condition::Degraded } else { Condition::Ok };
     health.check("detection", condition, trouble.map(str::to_owned));
@@ -74,6 +81,30 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, _: TheService) -> Resul
         "sekisho_session_slots_free",
         "Sessions that may still be opened.",
         services.slots.available_permits() as f64,
+    );
+    let keeping = services.keeping.status();
+    gauge(
+        "sekisho_kept_events",
+        "Events from the start of the log that are kept as shares.",
+        keeping.kept as f64,
+    );
+    gauge("sekisho_kept_waiting_events", "Events that wait to be kept as shares.", keeping.waiting as f64);
+    gauge(
+        "sekisho_kept_lagging",
+        "Whether something waits to be kept for longer than it should (1) or not (0).",
+        f64::from(u8::from(keeping.lagging)),
+    );
+    gauge(
+        "sekisho_audit_local_from_events",
+        "Events from the start of the log that may be in the vault alone.",
+        keeping.local_from as f64,
+    );
+    let mut counter = |name, help, value| figures.single(name, Kind::Counter, help, value);
+    counter("sekisho_kept_records_total", "Records kept as shares since the start.", keeping.records as f64);
+    counter(
+        "sekisho_kept_failures_total",
+        "Attempts to keep a record that failed since the start.",
+        keeping.failures as f64,
     );
     diagnoses::expose(&services.hub.diagnoses.all(), services.gate.now(), &mut figures);
     let states: Vec<_> = services.sinks.states().collect();

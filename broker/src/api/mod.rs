@@ -8,6 +8,7 @@ pub mod answer;
 pub mod caller;
 mod health;
 mod identity;
+mod kept;
 mod recordings;
 mod records;
 mod sessions;
@@ -175,6 +176,8 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/grants", post(records::create_grant).get(records::grants))
         .route("/v1/grants/{grant}/revoke", post(records::revoke_grant))
         .route("/v1/services/certificate", post(records::service_certificate))
+        .route("/v1/kept", get(kept::list))
+        .route("/v1/kept/{object}", get(kept::fetch))
         .route("/log/checkpoint", get(trail::checkpoint))
         .route("/log/tile/{*rest}", get(trail::tile))
         .fallback(|| async {

@@ -42,7 +42,13 @@ pub(super) async fn tile(
     let log = api.services.gate.log().clone();
     let read = tokio::task::spawn_blocking(move || log.published(path)).await;
     let bytes = match read {
-        Ok(Ok(bytes)) => bytes.ok_or_else(absent)?,
+        Ok(Ok(Some(bytes))) => bytes,
+        Ok(Ok(None)) if path.is_entries() => {
+            let log = api.services.gate.log();
+            let moved = log.local_from().is_ok_and(|from| path.needs().is_some_and(|needed| needed <= from));
+            return Err(if moved { in_the_vault() } else { absent() });
+        }
+        Ok(Ok(None)) => return Err(absent()),
         Ok(Err(error)) => return Err(unreadable(&error)),
         Err(error) => return Err(unreadable(&error)),
     };
@@ -56,6 +62,14 @@ fn absent() -> Fault {
         StatusCode::NOT_FOUND,
         "not_found",
         "The last checkpoint covers no such tile, or a wider one has taken its place.",
+    )
+}
+
+fn in_the_vault() -> Fault {
+    Fault::new(
+        StatusCode::GONE,
+        "moved",
+        "These entries were moved to the vault. `sekisho audit fetch` has them back; their hashes are still here.",
     )
 }
 

@@ -40,6 +40,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::feed::Sinks;
 use crate::hub::Hub;
+use crate::keeping::Keeping;
 use crate::recordings::Recordings;
 use crate::watch::Watch;
 use admission::{Admission, AdmissionLimits, Pass};
@@ -71,6 +72,8 @@ pub struct Services {
     pub slots: Arc<Semaphore>,
     /// How far the collectors of the audit log are.
     pub sinks: Sinks,
+    /// The house's own records on their way to the vault, and back.
+    pub keeping: Keeping,
     /// How detection is.
     pub watch: Watch,
     /// What sessions looked like.

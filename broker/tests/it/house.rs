@@ -1,30 +1,34 @@
 //! A whole broker in this process, with an authority that signs in memory and a peer that speaks
 //! the agent's side of the wire and runs commands with `sh`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use certs::login::{LoginProof, LoginStatement};
 use certs::ssh::{HostCertificateRequest, UserCertificateRequest, generate_key};
 use certs::ssh::{issue_host_certificate, issue_user_certificate};
+use certs::ticket::{FetchOrder, Order};
 use certs::x509::{CertificateAuthority, Identity, KeyPair, LeafRequest};
 use certs::{SpiffeId, TrustDomain};
 use data_encoding::BASE64;
+use intake::crypt4gh::{Decryptor, SecretKey};
 use model::ambient::{OsEntropy, SystemClock};
-use model::{AgentId, BackendId, Clock, Entropy, PersonId, Timestamp};
+use model::{AgentId, BackendId, Clock, Entropy, ObjectId, PersonId, Timestamp};
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 use signer::{Answer, Authorities, Request, read_frame, write_frame};
 use ssh_key::{LineEnding, PrivateKey};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
-use wire::agent::{BrokerLink, Incoming, SessionStream};
+use wire::agent::{BrokerLink, DepositStream, FetchStream, Incoming, SessionStream};
 use wire::message::{
-    Command, DepositInput, DepositOutput, Exited, Hello, SessionInput, SessionOutput, VERSION,
+    Command, DepositInput, DepositOutput, Exited, FetchOutput, Hello, Refused, SessionInput, SessionOutput,
+    VERSION,
 };
 
 use broker::config::Config;
@@ -42,8 +46,108 @@ pub struct House {
     pub dir: tempfile::TempDir,
     pub ca: Arc<Ca>,
     pub agent: Option<BrokerLink>,
+    /// What the peer has of the house's own records.
+    pub vault: Vault,
     pub grant: String,
     pub admin: Identity,
+}
+
+/// Records, each with how often it was taken in.
+pub type Kept = BTreeMap<ObjectId, (Vec<u8>, usize)>;
+
+/// Where the peer puts the house's own records, and how it behaves while it does.
+#[derive(Clone, Default)]
+pub struct Vault {
+    /// Each with how often it was taken in.
+    pub kept: Arc<Mutex<Kept>>,
+    /// One for each order that is to come; it is well-behaved after them.
+    pub moods: Arc<Mutex<Vec<Mood>>>,
+}
+
+/// What the peer does to an order about such a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// Nothing special.
+    Good,
+    /// It says no.
+    Refuse,
+    /// It gives up in the middle.
+    Vanish,
+    /// It hands out other bytes than it took in.
+    Lie,
+}
+
+impl Vault {
+    fn mood(&self) -> Mood {
+        let mut moods = self.moods.lock().unwrap();
+        if moods.is_empty() { Mood::Good } else { moods.remove(0) }
+    }
+
+    /// What it takes records in with.
+    fn key() -> SecretKey {
+        SecretKey::from_bytes(&[8; 32])
+    }
+
+    async fn take_in(&self, object: ObjectId, mut stream: DepositStream) {
+        let mood = self.mood();
+        if mood == Mood::Refuse {
+            let no = Refused { code: "agent.full".to_owned(), message: "Not now.".to_owned() };
+            stream.sender.send(DepositOutput::Refused(no)).await.unwrap();
+            return stream.sender.gone().await;
+        }
+        stream.sender.send(DepositOutput::Ready).await.unwrap();
+        let (mut decryptor, mut plain) = (Decryptor::new(Vault::key()), Vec::new());
+        loop {
+            match stream.receiver.next().await {
+                Ok(Some(DepositInput::Data(data))) => {
+                    plain.extend_from_slice(&decryptor.push(&data).unwrap());
+                    if mood == Mood::Vanish {
+                        return;
+                    }
+                }
+                Ok(Some(DepositInput::DataEof)) => break,
+                Ok(None) | Err(_) => return,
+            }
+        }
+        plain.extend_from_slice(&decryptor.finish().unwrap());
+        let size = plain.len() as u64;
+        {
+            let mut kept = self.kept.lock().unwrap();
+            let attempts = kept.get(&object).map_or(0, |(_, attempts)| *attempts);
+            kept.insert(object, (plain, attempts + 1));
+        }
+        let _ = stream.sender.send(DepositOutput::Deposited { size, root: [9; 32] }).await;
+        stream.sender.gone().await;
+    }
+
+    async fn hand_out(&self, order: FetchOrder, mut stream: FetchStream) {
+        let mood = self.mood();
+        let found = self.kept.lock().unwrap().get(&order.object).map(|(plain, _)| plain.clone());
+        let Some(mut plain) = found.filter(|_| mood != Mood::Refuse) else {
+            let no = Refused { code: "fetch.failed".to_owned(), message: "Too few shares.".to_owned() };
+            stream.sender.send(FetchOutput::Refused(no)).await.unwrap();
+            return stream.sender.gone().await;
+        };
+        assert_eq!((order.size, order.manifest_root), (plain.len() as u64, [9; 32]));
+        let middle = plain.len() / 2;
+        if mood == Mood::Lie {
+            plain[middle] ^= 1;
+        }
+        if stream.sender.send(FetchOutput::Found { size: order.size }).await.is_err() {
+            return;
+        }
+        if mood == Mood::Vanish {
+            let _ = stream.sender.send(FetchOutput::Piece(plain[..middle].to_vec().into())).await;
+            return;
+        }
+        for piece in plain.chunks(100_000) {
+            if stream.sender.send(FetchOutput::Piece(piece.to_vec().into())).await.is_err() {
+                return;
+            }
+        }
+        let _ = stream.sender.send(FetchOutput::PieceEof).await;
+        let _ = stream.receiver.next().await;
+    }
 }
 
 /// Somebody with a key, certificates and a folder for them.
@@ -158,7 +262,15 @@ impl House {
         std::fs::write(dir.path().join("config.toml"), format!("{text}{more}")).unwrap();
         let node = start(dir.path()).await.unwrap();
         let admin = ca.leaf("person/admin".parse().unwrap());
-        let mut house = House { node: Some(node), dir, ca, agent: None, grant: String::new(), admin };
+        let mut house = House {
+            node: Some(node),
+            dir,
+            ca,
+            agent: None,
+            vault: Vault::default(),
+            grant: String::new(),
+            admin,
+        };
         let until = now().plus(Duration::from_secs(3600));
         house.made("/v1/people", json!({"person": "u:alice", "name": "Alice"})).await;
         house.made("/v1/studies", json!({"study": "study:brca", "title": "BRCA", "purposes": ["DS:MONDO:0007254"], "until": until})).await;
@@ -200,12 +312,13 @@ impl House {
             agent: "test".to_owned(),
             kernel: "test".to_owned(),
             intake_key: [7; 32],
+            keeping_key: Vault::key().public().to_bytes(),
             backends: vec![(BackendId::from_name("b1").unwrap(), "test".to_owned())],
             capacity: 8,
         };
         let link = wire::agent::connect(self.node().endpoints().agents.to_string(), &tls, hello).unwrap();
         assert!(link.connected().await);
-        tokio::spawn(obey(link.clone()));
+        tokio::spawn(obey(link.clone(), Arc::clone(&self.ca), self.vault.clone()));
         self.agent = Some(link);
         while self.node().services().hub.choose().is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -442,9 +555,22 @@ impl Person {
 }
 
 /// Does what the broker orders, with `sh`.
-async fn obey(link: BrokerLink) {
+async fn obey(link: BrokerLink, ca: Arc<Ca>, vault: Vault) {
+    let order_of = |ticket: &[u8]| {
+        certs::ticket::open(ticket, ca.x509.certificate(), &ca.domain, &agent(), now()).unwrap().order
+    };
     while let Some(order) = link.accept().await {
         match order {
+            Incoming::Fetch(open, stream) => {
+                let Order::Fetch(order) = order_of(&open.ticket) else { panic!("another order") };
+                let vault = vault.clone();
+                tokio::spawn(async move { vault.hand_out(order, stream).await });
+            }
+            Incoming::Deposit(open, stream) if matches!(order_of(&open.ticket), Order::Keep(_)) => {
+                let Order::Keep(order) = order_of(&open.ticket) else { panic!("another order") };
+                let vault = vault.clone();
+                tokio::spawn(async move { vault.take_in(order.object, stream).await });
+            }
             Incoming::Session(open, stream) => drop(tokio::spawn(perform(open, stream))),
             Incoming::Deposit(_, mut stream) => drop(tokio::spawn(async move {
                 stream.sender.send(DepositOutput::Ready).await.unwrap();

@@ -2,6 +2,7 @@
 
 mod accepted;
 mod house;
+mod keeping;
 mod made_up;
 mod recordings;
 mod sessions;

@@ -41,6 +41,9 @@ pub struct Control {
 /// How the detector is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WatchStatus {
+    /// Events from the start of the log that are judged, and that it needs no more; none before it has
+    /// begun.
+    pub judged: Option<u64>,
     /// Events judged since the start.
     pub evaluated: u64,
     /// Time that took, in microseconds.
@@ -77,6 +80,7 @@ where
     let detector =
         Detector::new(control.rules.borrow_and_update().clone(), control.decoys.borrow_and_update().clone());
     let (mut detector, told) = warm(&log, detector, next).await?;
+    status.send_modify(|status| status.judged = Some(next));
     let mut saving: Option<JoinHandle<Result<(), SinkError>>> = None;
     let mut saved = (next, tokio::time::Instant::now());
     loop {
@@ -107,6 +111,7 @@ where
             }
             next = judged.next;
             status.send_modify(|status| {
+                status.judged = Some(next);
                 status.evaluated += judged.count;
                 status.micros += judged.micros;
                 status.lag = log.durable_size().saturating_sub(next);
@@ -168,7 +173,7 @@ pub async fn keep_rules<F>(
 }
 
 async fn open(log: &Log, path: PathBuf) -> Result<(Cursor, u64), SinkError> {
-    let (origin, size) = (log.origin().to_owned(), log.durable_size());
+    let (origin, size, local_from) = (log.origin().to_owned(), log.durable_size(), log.local_from()?);
     blocking(move || {
         let fresh = !path.exists();
         let (cursor, judged) = Cursor::open(&path, &origin)?;
@@ -179,7 +184,8 @@ async fn open(log: &Log, path: PathBuf) -> Result<(Cursor, u64), SinkError> {
             cursor.save(size)?;
             return Ok((cursor, size));
         }
-        Ok((cursor, judged))
+        // What was moved to the vault while nothing was judged is not judged any more.
+        Ok((cursor, judged.max(local_from)))
     })
     .await
 }
@@ -195,7 +201,7 @@ async fn warm(
     blocking(move || {
         let mut told = HashSet::new();
         let end = log.durable_size().min(next.saturating_add(TOLD_MAX));
-        let mut at = next.saturating_sub(WARM_MAX);
+        let mut at = next.saturating_sub(WARM_MAX).max(log.local_from()?);
         while at < end {
             let entries = log.read(at, BATCH)?;
             let Some((last, _)) = entries.last() else { break };
