@@ -1,7 +1,9 @@
 //! Finding recordings by what was to be read on their terminals.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use intake::crypt4gh::PublicKey;
 use model::SessionId;
@@ -135,7 +137,7 @@ impl Recordings {
     pub(super) fn write_text(&self, session: &SessionId) -> Result<(), ReadError> {
         let (being, path) = (self.path(session, "text-new"), self.path(session, "text"));
         let reader: PublicKey = self.inner.secret.public();
-        let mut tape = Tape::begin(File::create(&being)?, &reader, &*self.inner.entropy)?;
+        let mut tape = Tape::begin(private(&being)?, &reader, &*self.inner.entropy)?;
         let mut size = 0;
         self.each_line_of_cast(session, |line| {
             let mut text = serde_json::to_string(line).map_err(io::Error::other)?;
@@ -154,4 +156,9 @@ impl Recordings {
         tape.end()?;
         Ok(fs::rename(&being, &path)?)
     }
+}
+
+/// A new file that only this process's user reads; one that was left half-written gives way.
+fn private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
