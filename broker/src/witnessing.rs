@@ -87,14 +87,12 @@ impl Witnessing {
             lag: gate.log().durable_size().saturating_sub(known),
             last_error,
         };
-        let mut alarmed = self.trouble.is_some();
+        let mut alarm = Alarm::new(self.trouble.is_some());
         if let Some(trouble) = &self.trouble {
             record(gate, lagging(known, trouble.clone())).await;
         }
-        let mut failing: Option<(Instant, String)> = None;
         loop {
-            let due = failing.as_ref().filter(|_| !alarmed).map(|(since, _)| *since + PATIENCE);
-            let next = match due {
+            let next = match alarm.due() {
                 Some(due) => timeout_at(due, news.recv()).await,
                 None => Ok(news.recv().await),
             };
@@ -102,15 +100,13 @@ impl Witnessing {
                 Ok(None) => return,
                 Ok(Some(News::Signed(size))) => {
                     known = size;
-                    failing = None;
-                    if std::mem::take(&mut alarmed) {
+                    if alarm.signed() {
                         record(gate, EventKind::WitnessRecovered { witness: witness.to_owned() }).await;
                     }
                 }
                 Ok(Some(News::Failing(error))) => {
                     tracing::warn!(%error, "the witness has not signed");
-                    let since = failing.take().map_or_else(Instant::now, |(since, _)| since);
-                    failing = Some((since, error.to_string()));
+                    alarm.failing(error.to_string(), Instant::now());
                 }
                 Ok(Some(News::Refused(error))) => {
                     tracing::error!(%error, "the witness refuses this audit log");
@@ -122,18 +118,87 @@ impl Witnessing {
                         gate.log().stop(reason);
                     }
                 }
-                Err(_) => {
-                    alarmed = true;
-                    let why = failing.as_ref().map(|(_, why)| why.clone()).unwrap_or_default();
-                    record(gate, lagging(known, why)).await;
-                }
+                Err(_) => record(gate, lagging(known, alarm.raise())).await,
             }
         }
+    }
+}
+
+/// Whether a witness that fails is an alarm already: it may, for a while.
+struct Alarm {
+    raised: bool,
+    /// Since when it fails, and why it failed last.
+    failing: Option<(Instant, String)>,
+}
+
+impl Alarm {
+    fn new(raised: bool) -> Alarm {
+        Alarm { raised, failing: None }
+    }
+
+    /// When it is to be raised, if nothing is heard until then.
+    fn due(&self) -> Option<Instant> {
+        self.failing.as_ref().filter(|_| !self.raised).map(|(since, _)| *since + PATIENCE)
+    }
+
+    /// The witness failed, at `now`.
+    fn failing(&mut self, why: String, now: Instant) {
+        let since = self.failing.take().map_or(now, |(since, _)| since);
+        self.failing = Some((since, why));
+    }
+
+    /// It is raised; returns why the witness failed last.
+    fn raise(&mut self) -> String {
+        self.raised = true;
+        self.failing.as_ref().map(|(_, why)| why.clone()).unwrap_or_default()
+    }
+
+    /// The witness has signed; true if that ends an alarm.
+    fn signed(&mut self) -> bool {
+        self.failing = None;
+        std::mem::take(&mut self.raised)
     }
 }
 
 async fn record(gate: &Gate, kind: EventKind) {
     if let Err(refusal) = gate.record(&Event::new(gate.now(), kind)).await {
         tracing::error!(code = %refusal.code, "the state of the witness could not be recorded");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_witness_that_fails_is_an_alarm_once_it_has_failed_for_long() {
+        let begin = Instant::now();
+        let after = |secs| begin + Duration::from_secs(secs);
+        let mut alarm = Alarm::new(false);
+        assert_eq!(alarm.due(), None);
+        alarm.failing("no connection".to_owned(), after(10));
+        // Failing again neither puts it off nor hurries it.
+        alarm.failing("no answer".to_owned(), after(25));
+        assert_eq!(alarm.due(), Some(after(10) + PATIENCE));
+        assert_eq!(alarm.raise(), "no answer");
+        // Once is enough.
+        alarm.failing("no answer".to_owned(), after(90));
+        assert_eq!(alarm.due(), None);
+        assert!(alarm.signed());
+        // A failure between two signatures is none.
+        alarm.failing("no connection".to_owned(), after(200));
+        assert!(!alarm.signed());
+        assert_eq!(alarm.due(), None);
+        alarm.failing("no connection".to_owned(), after(300));
+        assert_eq!(alarm.due(), Some(after(300) + PATIENCE));
+    }
+
+    #[test]
+    fn one_that_could_not_be_asked_at_the_start_is_an_alarm_until_it_signs() {
+        let mut alarm = Alarm::new(true);
+        alarm.failing("no connection".to_owned(), Instant::now());
+        assert_eq!(alarm.due(), None);
+        assert!(alarm.signed());
+        assert!(!alarm.signed());
     }
 }

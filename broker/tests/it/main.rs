@@ -7,6 +7,7 @@ mod made_up;
 mod recordings;
 mod sessions;
 mod trail;
+mod witnessed;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};

@@ -12,7 +12,7 @@ use witness::Witness;
 
 use crate::house::{self, House};
 
-async fn fill(log: &Log, count: usize) {
+pub async fn fill(log: &Log, count: usize) {
     for i in 0..count {
         let kind = EventKind::SinkRecovered { sink: format!("s{i}") };
         log.append(&Event::new(SystemClock.now(), kind)).await.unwrap();
@@ -59,7 +59,7 @@ async fn hashes_are_for_everybody_and_entries_for_those_who_may_read_them() {
     assert!(house.recorded(&["audit_read", "tile/entries/000", "u:admin"]).await);
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
