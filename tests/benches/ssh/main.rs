@@ -3,6 +3,8 @@
 //!
 //! Each figure is the median over rounds. A ratio above 1 means that ours is better.
 
+mod sessions;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,7 +15,6 @@ use tests::command::{Run, run, wait_for};
 use tests::measure::{Figure, median, report};
 use tests::node::{Device, Node, Ports};
 
-const SETUPS: usize = 25;
 const BULK: u64 = 512 << 20;
 const BULK_ROUNDS: usize = 5;
 /// A file that `sftp` carries.
@@ -33,7 +34,10 @@ fn main() -> Result<()> {
     }
     fs::create_dir_all(&dir)?;
     let bench = Bench::set_up(&dir)?;
-    let mut figures = vec![bench.setup()?];
+    // Sessions first: what bulk leaves in the broker's memory would hide what a session takes.
+    let mut figures = vec![bench.setup()?, bench.cold()?];
+    figures.extend(bench.echo()?);
+    figures.extend(bench.crowd()?);
     for (name, cipher) in CIPHERS {
         figures.push(bench.bulk(&format!("ssh/bulk/down/{name}"), cipher, true)?);
         figures.push(bench.bulk(&format!("ssh/bulk/up/{name}"), cipher, false)?);
@@ -49,7 +53,7 @@ struct Bench {
     node: Node,
     device: Device,
     direct: PathBuf,
-    _sshd: Sshd,
+    sshd: Sshd,
 }
 
 struct Sshd(Child);
@@ -64,8 +68,9 @@ impl Drop for Sshd {
 impl Bench {
     fn set_up(dir: &Path) -> Result<Bench> {
         let (node, admin) = Node::with_a_study(dir, "bench", &[&tests::data().join("q.fa")])?;
+        let node = sessions::roomy(node)?;
         let (sshd, direct) = direct_sshd(dir, &admin.home)?;
-        Ok(Bench { node, device: admin, direct, _sshd: sshd })
+        Ok(Bench { node, device: admin, direct, sshd })
     }
 
     fn ours(&self, options: &str) -> Run {
@@ -74,23 +79,6 @@ impl Bench {
 
     fn theirs(&self, options: &str) -> Run {
         run("ssh").arg("-F").arg(&self.direct).args(options).arg("root@direct")
-    }
-
-    /// Milliseconds from nothing to the end of `true`, with the workspace running.
-    fn setup(&self) -> Result<Figure> {
-        // The same key exchange on both sides: what the broker adds is what is measured.
-        let options = "-o KexAlgorithms=curve25519-sha256";
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for round in 0..=SETUPS {
-            let mine = self.ours(options).arg("true").go()?.ok()?.took;
-            let other = self.theirs(options).arg("true").go()?.ok()?.took;
-            // The first round starts the workspace.
-            if round > 0 {
-                ours.push(mine.as_secs_f64() * 1e3);
-                theirs.push(other.as_secs_f64() * 1e3);
-            }
-        }
-        Ok(Figure::less_is_better("ssh/setup/warm", "ms", median(&mut ours), "sshd", median(&mut theirs)))
     }
 
     /// Megabytes per second of one file by `sftp`, set-up included: our server behind the broker, which
@@ -193,7 +181,7 @@ fn direct_sshd(dir: &Path, home: &Path) -> Result<(Sshd, PathBuf)> {
              AuthorizedKeysFile {shown}/authorized_keys\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nUsePAM no\n\
              StrictModes no\nUseDNS no\nPrintMotd no\nPrintLastLog no\nLogLevel ERROR\n\
-             SetEnv HOME={shown}\nSubsystem sftp /usr/lib/openssh/sftp-server\n"
+             SetEnv HOME={shown}\nMaxStartups 1000\nSubsystem sftp /usr/lib/openssh/sftp-server\n"
         ),
     )?;
     let config = folder.join("ssh_config");
