@@ -38,10 +38,11 @@ fn main() -> Result<()> {
     let mut figures = vec![bench.setup()?, bench.cold()?];
     figures.extend(bench.echo()?);
     figures.extend(bench.crowd()?);
-    for (name, cipher) in CIPHERS {
-        figures.push(bench.bulk(&format!("ssh/bulk/down/{name}"), cipher, true)?);
-        figures.push(bench.bulk(&format!("ssh/bulk/up/{name}"), cipher, false)?);
-    }
+    figures.extend(bench.both_ways("")?);
+    // All of it, without a limit; what people type, and so what goes up, is not recorded by default.
+    bench.device.sekisho("study recording bench --commands yes --limit 0")?.go()?.ok()?;
+    figures.extend(bench.both_ways("/recorded")?);
+    bench.device.sekisho("study recording bench --commands no")?.go()?.ok()?;
     figures.extend(bench.files(&dir)?);
     report(&figures)?;
     bench.node.stop()?;
@@ -118,6 +119,16 @@ impl Bench {
             .go()?
             .ok()?;
         Ok(FILE as f64 / 1e6 / ran.took.as_secs_f64())
+    }
+
+    /// Down and up with every cipher.
+    fn both_ways(&self, how: &str) -> Result<Vec<Figure>> {
+        let mut figures = Vec::new();
+        for (name, cipher) in CIPHERS {
+            figures.push(self.bulk(&format!("ssh/bulk/down/{name}{how}"), cipher, true)?);
+            figures.push(self.bulk(&format!("ssh/bulk/up/{name}{how}"), cipher, false)?);
+        }
+        Ok(figures)
     }
 
     /// Megabytes per second of zeros, set-up included.
