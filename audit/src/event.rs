@@ -597,6 +597,8 @@ codes! {
         Object = "object",
         /// An agent.
         Agent = "agent",
+        /// A workspace of a person in a study.
+        Workspace = "workspace",
         /// A service of another party.
         Service = "service",
         /// How a process and its host are meant to be.

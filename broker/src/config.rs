@@ -34,7 +34,9 @@ pub struct Config {
     pub user: Option<String>,
     /// Sessions that may run at once.
     pub max_sessions: usize,
-    /// How long sessions may take to end when the broker stops, in seconds.
+    /// How long sessions may go on when the broker is asked to stop, in seconds.
+    pub grace_secs: u64,
+    /// How long they may take to end then, in seconds.
     pub drain_secs: u64,
     /// Seconds after which the broker tells how it and its host are, also if nothing changed.
     pub diagnose_secs: u64,
@@ -127,6 +129,7 @@ impl Default for Config {
             signer: PathBuf::from("../run/signer.sock"),
             user: None,
             max_sessions: 256,
+            grace_secs: 0,
             drain_secs: 5,
             diagnose_secs: 3600,
             siem: Siem::default(),
@@ -210,8 +213,8 @@ impl Config {
         if config.diagnose_secs == 0 {
             return Err(value("diagnose_secs is at least 1"));
         }
-        if config.drain_secs > 600 {
-            return Err(value("drain_secs is at most 600"));
+        if config.drain_secs > 600 || config.grace_secs > 86_400 {
+            return Err(value("drain_secs is at most 600, grace_secs at most 86400"));
         }
         let mut names: Vec<&str> = config.siem.sink.iter().map(|sink| sink.name.as_str()).collect();
         names.sort_unstable();

@@ -155,6 +155,7 @@ fn configured(config: &Config) -> Vec<Thing> {
         signer,
         user,
         max_sessions,
+        grace_secs,
         drain_secs,
         diagnose_secs,
         siem,
@@ -162,7 +163,7 @@ fn configured(config: &Config) -> Vec<Thing> {
         witness,
         retention,
     } = config;
-    let all: [(&str, &dyn std::fmt::Debug); 15] = [
+    let all: [(&str, &dyn std::fmt::Debug); 16] = [
         ("trust_domain", trust_domain),
         ("ssh", ssh),
         ("api", api),
@@ -172,6 +173,7 @@ fn configured(config: &Config) -> Vec<Thing> {
         ("signer", signer),
         ("user", user),
         ("max_sessions", max_sessions),
+        ("grace_secs", grace_secs),
         ("drain_secs", drain_secs),
         ("diagnose_secs", diagnose_secs),
         ("siem", siem),

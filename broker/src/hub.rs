@@ -5,22 +5,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use audit::{Event, EventKind};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use gate::{AcceptState, Gate, Permit};
-use model::AgentId;
+use gate::{AcceptState, Errand, Gate, Permit, Whereabouts};
 use model::diagnosis::DECLARED_STATE;
 use model::observed::Fact;
+use model::{AgentId, WorkspaceId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::CloseCode;
 use wire::broker::{AgentLink, AgentListener};
-use wire::message::{AgentEvent, Report};
+use wire::message::{AgentEvent, Load, Report};
 
 use crate::diagnoses::{BROKER, Diagnoses};
+use crate::drain::Drain;
+use crate::lingering::{self, Keeping};
+use crate::placement::{self, Candidate, NoPlace, Wanted};
 use crate::reports;
 
 /// Reports of one agent that may be on their way to the disk at once.
@@ -30,6 +34,8 @@ const TOGETHER: usize = 64;
 #[derive(Debug, Clone, Default)]
 pub struct Hub {
     links: Arc<Mutex<BTreeMap<AgentId, AgentLink>>>,
+    drains: Arc<Mutex<BTreeMap<AgentId, Drain>>>,
+    keeping: Keeping,
     /// How agents and the broker were when they last told.
     pub diagnoses: Diagnoses,
     /// The state of the broker and its host that was accepted last.
@@ -53,7 +59,78 @@ impl Hub {
         Hub::default()
     }
 
-    /// The agent that takes the next workspace or file.
+    /// The agent for a workspace.
+    pub(crate) fn place(&self, at: &Whereabouts) -> Result<AgentLink, NoPlace> {
+        let wanted = Wanted {
+            workspace: Some(at.workspace.clone()),
+            home: at.home.clone(),
+            backends: at.backends.clone(),
+            draining: at.draining.clone(),
+        };
+        let open: Vec<AgentLink> =
+            self.links().values().filter(|link| link.end().is_none()).cloned().collect();
+        let candidates: Vec<Candidate> = open.iter().map(candidate).collect();
+        let chosen = placement::choose(&candidates, &wanted)?;
+        open.into_iter().find(|link| *link.agent() == chosen).ok_or(NoPlace::NoAgent)
+    }
+
+    /// What the agents say of themselves.
+    pub fn loads(&self) -> BTreeMap<AgentId, Load> {
+        let open = |link: &&AgentLink| link.end().is_none();
+        let links = self.links();
+        links.values().filter(open).map(|link| (link.agent().clone(), link.load().borrow().clone())).collect()
+    }
+
+    /// A session begins in a workspace: it may run on when the session has ended.
+    pub(crate) fn entered(&self, gate: &Gate, link: &AgentLink, workspace: &WorkspaceId) {
+        self.keeping.hold(gate, link, workspace, false);
+    }
+
+    /// Has an agent stop a workspace.
+    pub(crate) async fn stop(&self, gate: &Gate, agent: &AgentId, workspace: &WorkspaceId, why: &str) {
+        let link = self.links().get(agent).cloned();
+        if let Some(link) = link {
+            lingering::stop(gate, &link, workspace, why).await;
+        }
+    }
+
+    /// Takes an order to its agent; `false` if that is not connected.
+    pub async fn run(&self, errand: Errand) -> bool {
+        let link = self.links().get(&errand.agent).cloned();
+        match link {
+            Some(link) => link.order(errand.ticket).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// How far an agent is on its way out of service.
+    pub fn drain(&self, agent: &AgentId) -> Drain {
+        let mut drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        drains.entry(agent.clone()).or_default().clone()
+    }
+
+    /// Tells everybody who is on an agent, and stops what is left there after a while.
+    pub fn drain_within(&self, gate: &Gate, agent: &AgentId, within: Duration, stopping: &CancellationToken) {
+        let drain = self.drain(agent);
+        drain.close(within);
+        let (hub, gate, agent, stopping) = (self.clone(), gate.clone(), agent.clone(), stopping.clone());
+        tokio::spawn(async move {
+            let closing = drain.stage();
+            tokio::select! {
+                () = tokio::time::sleep(within) => {}
+                // Taken back, or told anew.
+                _ = drain.after(closing) => return,
+                () = stopping.cancelled() => return,
+            }
+            drain.finish();
+            let load = hub.loads().remove(&agent).unwrap_or_default();
+            for running in load.running {
+                hub.stop(&gate, &agent, &running.workspace, "its host is taken out of service").await;
+            }
+        });
+    }
+
+    /// The agent that takes the next file.
     pub fn choose(&self) -> Option<AgentLink> {
         self.links().values().find(|link| link.end().is_none()).cloned()
     }
@@ -122,6 +199,7 @@ impl Hub {
         self.links().insert(agent.clone(), link.clone());
         let reason = tokio::select! {
             reason = follow(&link, gate, &self.diagnoses) => reason,
+            never = self.attend(&link, gate) => match never {},
             () = stopping.cancelled() => "the broker is stopping".to_owned(),
         };
         if !stopping.is_cancelled() {
@@ -142,8 +220,35 @@ impl Hub {
         }
     }
 
+    /// Sees to what an agent says it runs.
+    async fn attend(&self, link: &AgentLink, gate: &Gate) -> std::convert::Infallible {
+        let mut loads = link.load();
+        loop {
+            let load = loads.borrow_and_update().clone();
+            self.keeping.settle(gate, link, &load);
+            if loads.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     fn links(&self) -> std::sync::MutexGuard<'_, BTreeMap<AgentId, AgentLink>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn candidate(link: &AgentLink) -> Candidate {
+    let hello = link.hello();
+    let load = link.load().borrow().clone();
+    Candidate {
+        agent: link.agent().clone(),
+        reaches: hello.backends.iter().map(|(backend, _)| backend.clone()).collect(),
+        near: hello.near.iter().cloned().collect(),
+        sessions: load.sessions,
+        capacity: hello.capacity,
+        cpu_permille: load.cpu_permille,
+        memory_permille: load.memory_permille,
+        running: load.running.into_iter().map(|running| running.workspace).collect(),
     }
 }
 

@@ -65,8 +65,15 @@ async fn serve(dir: PathBuf, config: Config, sockets: Sockets) -> anyhow::Result
     out.flush()?;
     tracing::info!(ssh = %at.ssh, api = %at.api, agents = %at.agents, "the doors are open");
     let failed = tokio::select! {
-        _ = terminate.recv() => None,
+        // Asked again, or by Ctrl-C, it does not wait for anybody.
+        _ = terminate.recv() => tokio::select! {
+            () = node.drain() => None,
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+            failure = node.log_failed() => Some(failure),
+        },
         _ = interrupt.recv() => None,
+        () = node.drained() => None,
         failure = node.log_failed() => Some(failure),
     };
     match failed {

@@ -26,6 +26,7 @@ use crate::api::{Api, ApiDoor, SshEndpoint};
 use crate::config::Config;
 use crate::credentials::{Credentials, Issuer};
 use crate::diagnosing::{Examined, diagnose};
+use crate::drain::{Drain, Stage};
 use crate::feed::{Feeds, Sinks};
 use crate::hub::Hub;
 use crate::keeping::Keeping;
@@ -80,6 +81,8 @@ pub struct Node {
     agents: Arc<AgentListener>,
     endpoints: Endpoints,
     drain: Duration,
+    grace: Duration,
+    sessions: usize,
 }
 
 impl Node {
@@ -153,6 +156,7 @@ impl Node {
             watch: Watch::new(&config.detection),
             recordings,
             stages: Stages::default(),
+            drain: Drain::default(),
             stopping,
             tasks,
         });
@@ -258,7 +262,8 @@ impl Node {
 
         let json = serde_json::to_vec(&endpoints)?;
         private::write_public(&dir.join("endpoints.json"), &json).context("cannot write endpoints.json")?;
-        Ok(Node { services, agents, endpoints, drain: Duration::from_secs(config.drain_secs) })
+        let (drain, grace) = (Duration::from_secs(config.drain_secs), Duration::from_secs(config.grace_secs));
+        Ok(Node { services, agents, endpoints, drain, grace, sessions: config.max_sessions })
     }
 
     /// Where the doors are.
@@ -274,6 +279,37 @@ impl Node {
     /// Waits until the log takes no more records; then nothing may happen here any more.
     pub async fn log_failed(&self) -> String {
         self.services.gate.log().failed().await.to_string()
+    }
+
+    /// Lets nothing new begin, tells everybody, and waits until all have left or the time that the
+    /// configuration gives them is over.
+    pub async fn drain(&self) {
+        if self.services.drain.stage() == Stage::Open {
+            self.services.drain.close(self.grace);
+        }
+        self.drained().await;
+    }
+
+    /// Waits until nobody is left of those that were told to finish, or their time is over; for ever,
+    /// unless they are told.
+    pub async fn drained(&self) {
+        let drain = &self.services.drain;
+        let mut stage = drain.stage();
+        loop {
+            match stage {
+                Stage::Open => stage = drain.after(stage).await,
+                Stage::Over => return,
+                Stage::Closing(within) => {
+                    let all = u32::try_from(self.sessions).unwrap_or(u32::MAX);
+                    tokio::select! {
+                        // All slots at once: nobody is in.
+                        _ = self.services.slots.acquire_many(all) => return,
+                        () = tokio::time::sleep(within) => return drain.finish(),
+                        next = drain.after(stage) => stage = next,
+                    }
+                }
+            }
+        }
     }
 
     /// Shuts the doors, ends what runs behind them, and closes the log.

@@ -1,6 +1,6 @@
 //! Tickets: the gate's signed, short-lived orders to one agent.
 //!
-//! Sealed form: one byte of version (1), the signer's certificate (u16 LE length, DER), the order
+//! Sealed form: one byte of version (2), the signer's certificate (u16 LE length, DER), the order
 //! (u32 LE length, postcard of [`Ticket`]), and an ECDSA P-256 signature (ASN.1 DER) over
 //! [`CONTEXT`] and the order. The certificate names `ticket/…` and was issued directly by the CA,
 //! so an agent needs to trust nothing but the CA.
@@ -11,7 +11,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use model::{AgentId, DatasetId, ObjectId, PersonId, SessionId, StudyId, TicketId, Timestamp, WorkspaceId};
+use model::{
+    AgentId, DatasetId, ObjectId, PersonId, SessionId, StudyId, TicketId, Timestamp, WorkspaceId,
+    WorkspaceLimits, WorkspaceName,
+};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
@@ -19,14 +22,14 @@ use crate::x509::{CaCertificate, ChainRefusal, KeyPair, verify_signed};
 use crate::{Replayed, Seen, SpiffeId, TrustDomain};
 
 /// What the signature covers before the order itself.
-pub const CONTEXT: &[u8] = b"sekisho ticket v1\0";
+pub const CONTEXT: &[u8] = b"sekisho ticket v2\0";
 /// The largest sealed ticket, bytes.
 pub const SEALED_MAX: usize = 1 << 20;
 /// The longest life of a ticket.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(60);
 /// How far the issuer's clock may run ahead of the agent's.
 pub const SKEW: Duration = Duration::from_secs(5);
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// One order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +57,35 @@ pub enum Order {
     Keep(KeepOrder),
     /// Hand out such a record.
     Fetch(FetchOrder),
+    /// Do something with a workspace itself.
+    Workspace(WorkspaceOrder),
+}
+
+/// What is to become of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkspaceOrder {
+    /// Which.
+    pub workspace: WorkspaceId,
+    /// What.
+    pub fate: Fate,
+    /// Why, for whoever is in it.
+    pub reason: String,
+}
+
+/// What becomes of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    /// It ends with everything that runs in it; its home stays.
+    Stop,
+    /// It ends, and its home is destroyed.
+    Remove {
+        /// Whose home.
+        person: PersonId,
+        /// In which study.
+        study: StudyId,
+        /// Which of theirs.
+        name: WorkspaceName,
+    },
 }
 
 /// A session: who, for which study, with which data.
@@ -67,6 +99,10 @@ pub struct SessionOrder {
     pub study: StudyId,
     /// Where.
     pub workspace: WorkspaceId,
+    /// What the person calls it.
+    pub name: WorkspaceName,
+    /// What it may use.
+    pub limits: WorkspaceLimits,
     /// With which data.
     pub datasets: Vec<DatasetOrder>,
     /// When access to the data ends.
@@ -299,6 +335,7 @@ impl Ticket {
             }
             Order::Keep(order) => check_kept(&order.object, true),
             Order::Fetch(order) => check_kept(&order.object, true),
+            Order::Workspace(_) => Ok(()),
             Order::Session(order) => {
                 let mut datasets = BTreeSet::new();
                 for dataset in &order.datasets {

@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use crate::sizes::{Limits, WorkspaceOf};
+
 /// Sekisho: the gate of the genome enclave.
 ///
 /// Researchers: `login`, then `ssh` and `put`. Programme staff: `person`, `study`, `member`,
@@ -57,6 +59,9 @@ pub enum Command {
     /// Studies that the committee approved.
     #[command(subcommand)]
     Study(Study),
+    /// Workspaces: your own, or those of a study that you lead or watch over.
+    #[command(subcommand)]
+    Ws(Workspace),
     /// Members of a study.
     #[command(subcommand)]
     Member(Member),
@@ -85,6 +90,9 @@ pub enum Command {
     /// vault.
     #[command(subcommand)]
     Audit(Audit),
+    /// Take the broker out of service: nothing new begins, everybody is told, and it ends when they have
+    /// left or the time is over. Whatever started it starts it again (`sekisho up` does).
+    Drain(Drain),
     /// How the node is.
     Status(Status),
     /// How the broker, the agents and their hosts are, in detail. Takes the role that reads the log.
@@ -174,7 +182,8 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
 /// Options of `ssh`.
 #[derive(Debug, Args)]
 pub struct Ssh {
-    /// The study.
+    /// The study, or STUDY+WORKSPACE for another than the workspace `main`; when you have but one
+    /// workspace, or want to choose, your own name.
     pub study: String,
     /// The command to run there; a shell when none is given.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -469,6 +478,15 @@ pub enum Study {
         #[arg(long, value_enum)]
         moderated: Option<YesNo>,
     },
+    /// Say what a study lets each of its people use, or show it. A workspace that runs keeps what it has
+    /// until it starts again.
+    Limits {
+        /// The study.
+        study: String,
+        /// What to change.
+        #[command(flatten)]
+        limits: Limits,
+    },
     /// List studies.
     List,
 }
@@ -511,6 +529,51 @@ pub enum YesNo {
     Yes,
     /// No.
     No,
+}
+
+/// `ws …`
+#[derive(Debug, Subcommand)]
+pub enum Workspace {
+    /// List workspaces: your own, or with --study those of a study.
+    List {
+        /// The study; takes the role lead in it, or security in the programme.
+        #[arg(long)]
+        study: Option<String>,
+    },
+    /// Stop a workspace, with everything that runs in it. Your own starts again when you enter it;
+    /// somebody else's does when it is resumed.
+    Stop {
+        /// Which.
+        #[command(flatten)]
+        which: WorkspaceOf,
+        /// Why; it is recorded, and shown to whoever is in it.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Let a workspace that was stopped go on.
+    Resume {
+        /// Which.
+        #[command(flatten)]
+        which: WorkspaceOf,
+    },
+    /// Give a workspace up for good, with its home and everything in it.
+    Remove {
+        /// Which.
+        #[command(flatten)]
+        which: WorkspaceOf,
+    },
+}
+
+/// Options of `drain`.
+#[derive(Debug, Args)]
+#[group(id = "leaving")]
+pub struct Drain {
+    /// How long those who are in may take to leave: 90s, 10m.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m")]
+    pub within: std::time::Duration,
+    /// Take it back into service.
+    #[arg(long)]
+    pub undo: bool,
 }
 
 /// `member …`
@@ -591,6 +654,15 @@ pub enum Agent {
     Token {
         /// The agent.
         agent: String,
+    },
+    /// Take an agent out of service: no workspace starts there, everybody who is on it is told, and what
+    /// is left there after a while is stopped. It can be stopped or upgraded then.
+    Drain {
+        /// The agent.
+        agent: String,
+        /// How long, and whether to undo it.
+        #[command(flatten)]
+        drain: Drain,
     },
     /// List agents.
     List,

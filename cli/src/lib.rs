@@ -22,6 +22,7 @@ mod rules;
 mod search;
 mod sessions;
 mod shell;
+mod sizes;
 mod sshconf;
 mod status;
 mod table;

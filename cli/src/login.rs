@@ -202,8 +202,13 @@ fn keep(
     // A broker that listens everywhere does not know by which name it is reached.
     let everywhere = matches!(answer.ssh.host.as_str(), "0.0.0.0" | "::");
     let host = if everywhere { url.host() } else { &answer.ssh.host };
-    let door =
-        Door { host, port: answer.ssh.port, host_ca: &answer.host_ca, host_key: answer.host_key.as_deref() };
+    let door = Door {
+        person: person.name(),
+        host,
+        port: answer.ssh.port,
+        host_ca: &answer.host_ca,
+        host_key: answer.host_key.as_deref(),
+    };
     home.write(Home::CA, &ca.pem(), Mode::Public)?;
     home.write(Home::SSH_CERTIFICATE, &format!("{}\n", answer.ssh_certificate.trim()), Mode::Public)?;
     home.write(Home::TLS_CERTIFICATE, &answer.tls_certificate_pem, Mode::Public)?;

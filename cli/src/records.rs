@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::api::{Api, TokenAnswer, printable};
 use crate::args::{
-    Agent, Command, Dataset, Decoy, DecoyKind, Diagnostics, Grant, Join, Member, Object, Person,
-    RecordingInput, RecordingMode, Service, Study, YesNo,
+    Agent, Command, Dataset, Decoy, DecoyKind, Diagnostics, Drain, Grant, Join, Member, Object, Person,
+    RecordingInput, RecordingMode, Service, Study, Workspace, WorkspaceOf, YesNo,
 };
 use crate::fault::{Fault, Message};
 use crate::home::{self, Home, Mode, bad_file};
@@ -52,6 +52,8 @@ enum Then {
     Channels { study: StudyId },
     Recording { study: StudyId },
     Supervision { study: StudyId },
+    Limits { study: StudyId },
+    Stopped,
     List,
 }
 
@@ -139,6 +141,44 @@ fn ask(command: &Command) -> Result<Option<Ask>, Fault> {
             let body = (!change.is_empty()).then_some(Value::Object(change));
             Ask { path, body, then: Then::Supervision { study } }
         }
+        Command::Study(Study::Limits { study, limits }) => {
+            let study = study_id(study)?;
+            let path = format!("/v1/studies/{study}/limits");
+            let named: serde_json::Map<String, Value> =
+                limits.named().into_iter().map(|(name, to)| (name.to_owned(), to.into())).collect();
+            let body = (!named.is_empty()).then_some(Value::Object(named));
+            Ask { path, body, then: Then::Limits { study } }
+        }
+        Command::Ws(Workspace::List { study: None }) => list("/v1/workspaces"),
+        Command::Ws(Workspace::List { study: Some(study) }) => {
+            list(&format!("/v1/workspaces?study={}", study_id(study)?))
+        }
+        Command::Ws(Workspace::Stop { which, reason }) => {
+            let mut body = workspace(which)?;
+            body["reason"] = json!(reason);
+            post("/v1/workspaces/stop".to_owned(), body, Then::Stopped)
+        }
+        Command::Ws(Workspace::Resume { which }) => {
+            let said = say!(Resumed, workspace = which.workspace, study = which.study);
+            post("/v1/workspaces/resume".to_owned(), workspace(which)?, Then::Say(said))
+        }
+        Command::Ws(Workspace::Remove { which }) => {
+            let said = say!(WorkspaceRemoved, workspace = which.workspace, study = which.study);
+            post("/v1/workspaces/remove".to_owned(), workspace(which)?, Then::Say(said))
+        }
+        Command::Drain(drain) => {
+            let said = if drain.undo {
+                say!(BackInService, what = "broker")
+            } else {
+                say!(Draining, what = "broker")
+            };
+            post("/v1/drain".to_owned(), leave(drain), Then::Say(said))
+        }
+        Command::Agent(Agent::Drain { agent, drain }) => {
+            let id = id(agent, AgentId::PREFIX, AgentId::from_name)?;
+            let said = if drain.undo { say!(BackInService, what = id) } else { say!(Draining, what = id) };
+            post(format!("/v1/agents/{id}/drain"), leave(drain), Then::Say(said))
+        }
         Command::Member(Member::Add { study, person, role }) => {
             let (study, person, role) = (study_id(study)?, login::person_id(person)?, role_id(role)?);
             let path = format!("/v1/studies/{study}/members");
@@ -216,6 +256,18 @@ fn joining(join: Join) -> &'static str {
         Join::Consent => "consent",
         Join::Always => "always",
     }
+}
+
+fn workspace(which: &WorkspaceOf) -> Result<Value, Fault> {
+    let mut body = json!({"study": study_id(&which.study)?, "workspace": which.workspace});
+    if let Some(person) = &which.person {
+        body["person"] = json!(login::person_id(person)?);
+    }
+    Ok(body)
+}
+
+fn leave(drain: &Drain) -> Value {
+    if drain.undo { json!({"undo": true}) } else { json!({"within_secs": drain.within.as_secs()}) }
 }
 
 fn decoy_kind(kind: DecoyKind) -> &'static str {
@@ -299,6 +351,33 @@ fn tell(around: &Surroundings, api: &Api, then: Then, answer: &Value) -> Result<
             let join = printable(answer["joining"].as_str().unwrap_or("-"));
             let (told, moderated) = (yes("told"), yes("moderated"));
             around.print(&say!(Supervision, study = study, told = told, join = join, moderated = moderated));
+        }
+        Then::Limits { study } => {
+            let all = answer["limits"].as_object();
+            let shown = |name: &str| {
+                let value = all.and_then(|all| all.get(name)).and_then(Value::as_u64).unwrap_or(0);
+                crate::sizes::shown(name, value)
+            };
+            around.print(&say!(
+                Limits,
+                study = study,
+                cpus = shown("cpus"),
+                memory = shown("memory"),
+                disk = shown("disk"),
+                processes = shown("processes"),
+                idle = shown("idle"),
+                workspaces = shown("workspaces"),
+                sessions = shown("sessions")
+            ));
+        }
+        Then::Stopped => {
+            let workspace = printable(answer["workspace"].as_str().unwrap_or("workspace"));
+            if answer["stopped"].as_bool() == Some(true) {
+                around.print(&say!(Stopped, workspace = workspace));
+            } else {
+                let agent = printable(answer["agent"].as_str().unwrap_or("agent"));
+                around.print(&say!(StopsLater, workspace = workspace, agent = agent));
+            }
         }
         Then::List => match table::rows(answer) {
             Some(rows) if rows.is_empty() => around.print(&say!(Nothing)),
@@ -432,6 +511,19 @@ mod tests {
                 json!({"joining": "never", "moderated": true}),
             ),
             (
+                "study limits brca --cpus 2 --memory 4GiB --idle 30m --sessions 10",
+                "/v1/studies/study:brca/limits",
+                json!({"cpus": 200, "memory": 4096, "idle": 1800, "sessions": 10}),
+            ),
+            (
+                "ws stop brca big --person alice --reason hot",
+                "/v1/workspaces/stop",
+                json!({"study": "study:brca", "workspace": "big", "person": "u:alice", "reason": "hot"}),
+            ),
+            ("ws resume brca", "/v1/workspaces/resume", json!({"study": "study:brca", "workspace": "main"})),
+            ("agent drain hall-1 --within 90s", "/v1/agents/agent:hall-1/drain", json!({"within_secs": 90})),
+            ("drain --undo", "/v1/drain", json!({"undo": true})),
+            (
                 "member add brca alice",
                 "/v1/studies/study:brca/members",
                 json!({"person": "u:alice", "role": "role:researcher"}),
@@ -464,7 +556,7 @@ mod tests {
             let ask = asked(&format!("sekisho {line}")).unwrap();
             assert_eq!((ask.path.as_str(), ask.body.as_ref()), (path, Some(&body)), "{line}");
         }
-        for what in ["person", "study", "dataset", "grant", "agent", "object"] {
+        for what in ["person", "study", "dataset", "grant", "agent", "object", "ws"] {
             let ask = asked(&format!("sekisho {what} list")).unwrap();
             assert!(ask.body.is_none() && matches!(ask.then, Then::List), "{what}");
         }

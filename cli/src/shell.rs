@@ -2,7 +2,7 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use model::StudyId;
+use model::{StudyId, WorkspaceName};
 
 use crate::fault::{Exit, Fault};
 use crate::home::Home;
@@ -19,10 +19,16 @@ pub async fn ssh(around: &Surroundings, home: &Home, args: &args::Ssh) -> Result
 fn arguments(home: &Home, args: &args::Ssh) -> Result<Vec<OsString>, Fault> {
     let name = args.study.strip_prefix(StudyId::PREFIX).unwrap_or(&args.study);
     // A checked name: it cannot be taken for an option.
-    let study =
-        StudyId::from_name(name).map_err(|e| Fault::usage(say!(BadName, text = args.study)).because(&e))?;
+    let bad =
+        |e: &(dyn std::error::Error + 'static)| Fault::usage(say!(BadName, text = args.study)).because(e);
+    let (name, workspace) = match name.split_once('+') {
+        Some((name, workspace)) => (name, Some(workspace.parse::<WorkspaceName>().map_err(|e| bad(&e))?)),
+        None => (name, None),
+    };
+    let study = StudyId::from_name(name).map_err(|e| bad(&e))?;
+    let workspace = workspace.map(|workspace| format!("+{workspace}")).unwrap_or_default();
     let mut all: Vec<OsString> = vec!["-F".into(), home.path(Home::SSH_CONFIG).into()];
-    all.push(format!("{}@gate", study.name()).into());
+    all.push(format!("{}{workspace}@gate", study.name()).into());
     if !args.command.is_empty() {
         all.push("--".into());
         all.extend(args.command.iter().map(OsString::from));
@@ -44,6 +50,8 @@ mod tests {
         let words = ask("study:brca", &["ls", "-l", "a b"]).unwrap();
         assert_eq!(words, ["-F", "/h/ssh_config", "brca@gate", "--", "ls", "-l", "a b"]);
         assert_eq!(ask("brca", &[]).unwrap().len(), 3);
+        assert_eq!(ask("brca+big", &[]).unwrap()[2], "brca+big@gate");
         assert!(ask("-oProxyCommand=x", &[]).is_err());
+        assert!(ask("brca+-x", &[]).is_err());
     }
 }

@@ -5,6 +5,8 @@ use std::path::Path;
 /// Where a broker's SSH door is and how it is known.
 #[derive(Debug, Clone, Copy)]
 pub struct Door<'a> {
+    /// The person's name: whoever connects to `gate` alone is shown what they have.
+    pub person: &'a str,
     /// Host name or address.
     pub host: &'a str,
     /// Port.
@@ -19,12 +21,14 @@ pub struct Door<'a> {
 /// address works too. Nothing of the person's own configuration, keys or agents is used.
 pub fn config(home: &Path, door: &Door<'_>) -> String {
     let file = |name: &str| quoted(&home.join(name).to_string_lossy());
-    let (host, port) = (door.host, door.port);
+    let (host, port, person) = (door.host, door.port, door.person);
     format!(
         "# Written by `sekisho login`, which overwrites it. Use: ssh -F {this} STUDY@gate\n\
          Host gate {host}\n\
          \x20 HostName {host}\n\
          \x20 Port {port}\n\
+         \x20 User {person}\n\
+         \x20 SendEnv LANG LC_*\n\
          \x20 IdentityFile {key}\n\
          \x20 CertificateFile {certificate}\n\
          \x20 IdentitiesOnly yes\n\
@@ -78,7 +82,7 @@ mod tests {
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ host-ca";
 
     fn door(port: u16) -> Door<'static> {
-        Door { host: "127.0.0.1", port, host_ca: CA, host_key: None }
+        Door { person: "alice", host: "127.0.0.1", port, host_ca: CA, host_key: None }
     }
 
     #[test]

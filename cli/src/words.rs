@@ -135,6 +135,14 @@ words! {
     Granted: "{grant}: {study} may use {dataset} until {until}" | "{grant}: {study} は {until} まで {dataset} を利用できます";
     Channels: "{study} allows: {open}; it refuses: {shut}" | "{study} で許可: {open}、拒否: {shut}";
     ChannelsEnded: "{count} session(s) that rested on what is refused now were ended" | "拒否に変わった操作によるセッション {count} 件を終了しました";
+    Limits: "{study} gives each workspace {cpus} processors, {memory} of memory, {disk} of disk and {processes} processes, and stops it after {idle} without anybody in it; each person has at most {workspaces} workspaces, and {sessions} sessions at once"
+        | "{study} の上限: ワークスペースごとに CPU {cpus}、メモリー {memory}、ディスク {disk}、プロセス {processes}。無人のまま {idle} で停止。利用者ごとにワークスペース {workspaces}、同時セッション {sessions}";
+    Stopped: "{workspace} is stopped" | "{workspace} を停止しました";
+    StopsLater: "{workspace} is not stopped yet: its host {agent} does not answer, and is told when it does" | "{workspace} はまだ停止していません。ホスト {agent} の応答後に停止します";
+    Resumed: "{workspace} of {study} may run again; it starts when it is entered" | "{study} の {workspace} を再開できます。接続すると起動します";
+    WorkspaceRemoved: "{workspace} of {study} is given up, with its home" | "{study} の {workspace} をホームごと廃止しました";
+    Draining: "{what} takes nothing new; those who are in are told to finish" | "{what} は新規の受付を停止し、利用中の人に終了を案内しました";
+    BackInService: "{what} is in service again" | "{what} は再び稼働中です";
     Revoked: "{grant} revoked; sessions that rested on it are ended" | "{grant} を取り消し、これによるセッションを終了しました";
     LetIn: "{person} may come in again" | "{person} のロックを解除しました";
     DecoyAdded: "{decoy}: touching it is a finding from now on" | "{decoy}: 以後、触れれば検知されます";

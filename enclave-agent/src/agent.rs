@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use certs::TrustDomain;
@@ -12,18 +12,20 @@ use sharding::vault::VaultError;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use wire::agent::{BrokerLink, Status};
-use wire::message::{Hello, VERSION};
+use wire::message::{Hello, Load, VERSION};
 
 use crate::backends::OpenError;
-use crate::config::Config;
+use crate::config::{Config, HomesConfig};
 use crate::diagnosing::{Examined, diagnose};
 use crate::enrol::{EnrolError, Office, read_token};
 use crate::identity::{Enrolment, KeptError, intake_key};
 use crate::leftovers;
+use crate::load;
+use crate::outlets::Outlets;
 use crate::reports::Reports;
 use crate::service::{KEEPING, Service, Setup, Workspaces};
 use crate::storage::Storage;
-use crate::workspace::{Place, Runtime, RuntimeError, make_dir};
+use crate::workspace::{Homes, Place, Runtime, RuntimeError, make_dir};
 
 /// How often the token file is looked for, and a failed enrolment tried again.
 const LOOK: Duration = Duration::from_millis(500);
@@ -34,6 +36,8 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// Input that may wait unread in a stream. The broker opens as many streams as there may be
 /// sessions.
 const STREAM_WINDOW: u32 = 1 << 20;
+/// How often it is looked whether any broker is there.
+const ALONE: Duration = Duration::from_secs(1);
 /// Reports that may wait for the broker.
 const REPORTS: usize = 4096;
 
@@ -123,7 +127,9 @@ async fn run_in(
         intake_key: intake.public().to_bytes(),
         keeping_key: intake.derived(KEEPING).public().to_bytes(),
         backends: storage.names(),
+        near: storage.near(),
         capacity: config.sessions,
+        load: Load::default(),
     };
     let limits = wire::Limits {
         streams: config.sessions,
@@ -131,14 +137,18 @@ async fn run_in(
         reports: REPORTS,
         ..wire::Limits::default()
     };
-    let link = wire::agent::connect_with(config.broker.clone(), &tls, hello, limits)?;
-    let outlet: Arc<OnceLock<BrokerLink>> = Arc::new(OnceLock::from(link.clone()));
-    let told = reports(outlet);
+    let dial =
+        |broker: &String| wire::agent::connect_with(broker.clone(), &tls, hello.clone(), limits.clone());
+    let links = config.brokers().iter().map(dial).collect::<Result<Vec<_>, _>>()?;
+    let outlets = Outlets::default();
+    outlets.connect(&links);
+    let told = reports(&outlets);
     let workspaces = Workspaces::new(Setup {
         place: place.clone(),
         storage,
         cache_bytes: config.cache_mib << 20,
         idle: Duration::from_secs(config.idle_secs),
+        clock: around.clock.clone(),
         reports: told.clone(),
     });
     let service = Arc::new(Service {
@@ -151,6 +161,10 @@ async fn run_in(
         workspaces: workspaces.clone(),
         seen: crate::service::Seen::default(),
         places: Arc::new(Semaphore::new(config.sessions as usize)),
+        ordered: {
+            let outlets = outlets.clone();
+            Box::new(move |by, session, workspace| outlets.ordered(by, session, workspace))
+        },
     });
     let tasks = TaskTracker::new();
     let ends = Ends::at(enrolment.until);
@@ -164,11 +178,13 @@ async fn run_in(
     };
     let mut stopped = stop.clone();
     tokio::select! {
-        () = serve(&link, &service, &tasks) => {}
-        () = watch_link(&link, &enrolment.domain, &ready) => {}
+        () = serve(&links, &service, &tasks) => {}
+        () = watch_links(&links, &enrolment.domain, &ready) => {}
         () = workspaces.tend() => {}
+        () = load::tell(&workspaces, &links, &outlets) => {}
+        () = alone(&links, &workspaces, Duration::from_secs(config.alone_secs)) => {}
         () = renew(&config, &around, enrolment.clone(), &tls, &ends) => {}
-        () = diagnose(examined, told, link.accepted()) => {}
+        () = diagnose(examined, told, accepted(&links)) => {}
         _ = stopped.wait_for(|stop| *stop) => {}
     }
     tracing::info!("stopping");
@@ -177,7 +193,8 @@ async fn run_in(
     let _ = tokio::time::timeout(DRAIN, tasks.wait()).await;
     // A session that was being opened may have started a workspace meanwhile.
     workspaces.stop_all("the agent stops").await;
-    let _ = tokio::time::timeout(DRAIN, link.close()).await;
+    let closing = futures::future::join_all(links.iter().map(BrokerLink::close));
+    let _ = tokio::time::timeout(DRAIN, closing).await;
     Ok(())
 }
 
@@ -197,7 +214,10 @@ fn place(config: &Config, around: &Surroundings) -> Result<Place, AgentError> {
     Ok(Place {
         runtime: Runtime { program: config.runtime.clone(), root: run.join("runtime") },
         run,
-        homes: around.dir.join("homes"),
+        homes: Homes {
+            folders: around.dir.join("homes"),
+            disks: (config.homes == HomesConfig::Disk).then(|| around.dir.join("disks")),
+        },
         init: config.init.clone().unwrap_or_else(|| around.init.clone()),
         cgroup: leftovers::cgroup(&tag),
         limits: config.limits.clone(),
@@ -211,7 +231,8 @@ fn storage(config: &Config, dir: &Path) -> Result<Storage, AgentError> {
         .iter()
         .map(|backend| backend.open(dir).map_err(|error| AgentError::Backend(backend.id.to_string(), error)));
     let storage = Storage::new(backends.collect::<Result<_, _>>()?, config.k);
-    let storage = storage.placed(config.placement.placement());
+    let near = config.backends.iter().filter(|backend| backend.near).map(|backend| backend.id.clone());
+    let storage = storage.placed(config.placement.placement()).near_to(near.collect());
     for short in storage.check().map_err(AgentError::Placement)? {
         tracing::warn!(institution = %short.institution, "{short}");
     }
@@ -299,13 +320,54 @@ where
     }
 }
 
-async fn serve(link: &BrokerLink, service: &Arc<Service>, tasks: &TaskTracker) {
-    while let Some(incoming) = link.accept().await {
-        service.obey(incoming, tasks);
+/// Carries out the orders of every broker, until one of the links is closed.
+async fn serve(links: &[BrokerLink], service: &Arc<Service>, tasks: &TaskTracker) {
+    let serving = links.iter().enumerate().map(|(by, link)| {
+        Box::pin(async move {
+            while let Some(incoming) = link.accept().await {
+                service.obey(by, incoming, tasks);
+            }
+        })
+    });
+    futures::future::select_all(serving).await;
+}
+
+/// Stops what nobody is in when no broker has been there for so long: none can say that it must not
+/// run.
+async fn alone(links: &[BrokerLink], workspaces: &Workspaces, patience: Duration) {
+    let mut since = None::<tokio::time::Instant>;
+    loop {
+        let connected = links.iter().any(|link| matches!(&*link.status().borrow(), Status::Connected { .. }));
+        if connected {
+            since = None;
+        } else if since.get_or_insert_with(tokio::time::Instant::now).elapsed() >= patience {
+            workspaces.stop_unused("no broker was there for too long").await;
+        }
+        tokio::time::sleep(ALONE).await;
     }
 }
 
+/// What any of the brokers says is accepted.
+fn accepted(links: &[BrokerLink]) -> watch::Receiver<Option<String>> {
+    let (said, heard) = watch::channel(None);
+    for link in links {
+        let (mut each, said) = (link.accepted(), said.clone());
+        tokio::spawn(async move {
+            while each.changed().await.is_ok() {
+                let state = each.borrow_and_update().clone();
+                said.send_replace(state);
+            }
+        });
+    }
+    heard
+}
+
 /// Says `ready` at every admission.
+async fn watch_links(links: &[BrokerLink], domain: &TrustDomain, ready: &(impl Fn() + Send + Sync)) {
+    let watching = links.iter().map(|link| Box::pin(watch_link(link, domain, ready)));
+    futures::future::select_all(watching).await;
+}
+
 async fn watch_link(link: &BrokerLink, domain: &TrustDomain, ready: &(impl Fn() + Send + Sync)) {
     let mut status = link.status();
     loop {
@@ -327,16 +389,11 @@ async fn watch_link(link: &BrokerLink, domain: &TrustDomain, ready: &(impl Fn() 
     }
 }
 
-fn reports(link: Arc<OnceLock<BrokerLink>>) -> Reports {
-    let asked = link.clone();
-    let outlet = move |event| {
-        let Some(link) = link.get() else { return };
-        if let Err(full) = link.try_report(event) {
-            tracing::error!(%full, "a report was lost: the broker does not take them");
-        }
-    };
+fn reports(outlets: &Outlets) -> Reports {
+    let (told, asked) = (outlets.clone(), outlets.clone());
+    let outlet = move |event| told.tell(&event);
     // Half of what may wait is for what must not be lost.
-    let room = move || asked.get().is_some_and(|link| link.unacknowledged() < REPORTS / 2);
+    let room = move || asked.unacknowledged() < REPORTS / 2;
     Reports::with_room(Box::new(outlet), Box::new(room))
 }
 

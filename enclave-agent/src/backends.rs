@@ -18,6 +18,9 @@ pub struct BackendConfig {
     pub id: BackendId,
     /// Who runs it. Shares are counted by it.
     pub institution: String,
+    /// Whether it is near: workspaces that read from it are rather put on this agent.
+    #[serde(default)]
+    pub near: bool,
     /// Its folder.
     #[serde(default)]
     pub path: Option<PathBuf>,

@@ -14,6 +14,9 @@ use crate::workspace::Limits;
 /// What is written when there is no `config.toml` yet: every key, commented.
 pub const FIRST: &str = include_str!("config.toml");
 
+/// Brokers that one agent dials.
+const BROKERS: usize = 8;
+
 /// The configuration.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -23,6 +26,8 @@ pub struct Config {
     pub agent: AgentId,
     /// Where the broker takes agents, `host:port` (UDP).
     pub broker: String,
+    /// The same of several brokers, instead.
+    pub brokers: Vec<String>,
     /// The broker's API, `https://host:port`.
     pub api: String,
     /// The file with the one-time token.
@@ -41,8 +46,12 @@ pub struct Config {
     pub run: Option<PathBuf>,
     /// Sessions at once.
     pub sessions: u32,
-    /// Seconds after which a workspace without sessions is stopped.
+    /// Seconds after which a workspace without sessions is stopped, if its study has not said sooner.
     pub idle_secs: u64,
+    /// Seconds without any broker after which workspaces that nobody is in are stopped.
+    pub alone_secs: u64,
+    /// How homes lie.
+    pub homes: HomesConfig,
     /// Memory for rebuilt blocks per workspace, MiB.
     pub cache_mib: usize,
     /// What each workspace may use at most.
@@ -51,6 +60,17 @@ pub struct Config {
     pub watch: Eyes,
     /// Seconds after which the agent tells how it and its host are, also if nothing changed.
     pub diagnose_secs: u64,
+}
+
+/// How homes lie.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HomesConfig {
+    /// Each on a disk of its own, as large as the study says: ext4 in a file, mounted as a loop.
+    #[default]
+    Disk,
+    /// In folders, which nothing bounds.
+    Folder,
 }
 
 /// Why there is no configuration.
@@ -80,6 +100,7 @@ impl Default for Config {
         Config {
             agent: default_agent(),
             broker: "127.0.0.1:8444".to_owned(),
+            brokers: Vec::new(),
             api: "https://localhost:8443".to_owned(),
             enrol_token: "enrol.token".into(),
             k: 3,
@@ -89,7 +110,9 @@ impl Default for Config {
             init: None,
             run: None,
             sessions: 256,
-            idle_secs: 300,
+            idle_secs: 12 * 3600,
+            alone_secs: 900,
+            homes: HomesConfig::default(),
             cache_mib: 64,
             limits: Limits::default(),
             watch: Eyes::default(),
@@ -99,6 +122,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Where brokers take agents: those of `brokers`, or else that of `broker`.
+    pub fn brokers(&self) -> &[String] {
+        if self.brokers.is_empty() { std::slice::from_ref(&self.broker) } else { &self.brokers }
+    }
+
     /// Reads `config.toml` in `dir`, writing it first if it is not there.
     pub fn load(dir: &Path) -> Result<Config, ConfigError> {
         let path = dir.join("config.toml");
@@ -131,6 +159,14 @@ impl Config {
         }
         if config.sessions == 0 || config.cache_mib == 0 {
             return Err("sessions and cache_mib are at least 1".to_owned());
+        }
+        if config.brokers.len() > BROKERS {
+            return Err(format!("an agent dials at most {BROKERS} brokers"));
+        }
+        for (at, broker) in config.brokers.iter().enumerate() {
+            if config.brokers[..at].contains(broker) {
+                return Err(format!("the broker {broker} is named twice"));
+            }
         }
         if config.diagnose_secs == 0 || config.watch.per_second == 0 {
             return Err("diagnose_secs and watch.per_second are at least 1".to_owned());
@@ -180,9 +216,22 @@ mod tests {
     }
 
     #[test]
+    fn one_broker_or_several_are_dialled() {
+        let brokers = |text: &str| {
+            let config = Config::parse(&format!("k = 2\n{text}\n{BACKENDS}")).unwrap();
+            config.brokers().to_vec()
+        };
+        assert_eq!(brokers(""), ["127.0.0.1:8444"]);
+        assert_eq!(brokers("broker = 'gate:1'"), ["gate:1"]);
+        assert_eq!(brokers("brokers = ['east:1', 'west:1']"), ["east:1", "west:1"]);
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
         for (bad, word) in [
             ("colour = 'red'", "colour"),
+            ("k = 2\nhomes = 'tent'", "tent"),
+            ("k = 2\nbrokers = ['a:1', 'b:1', 'a:1']", "named twice"),
             ("k = 3", "k is 3"),
             ("k = 1", "k is 1"),
             ("k = 2\napi = 'http://x'", "https"),

@@ -153,6 +153,7 @@ fn configured(config: &Config) -> Vec<Thing> {
     let Config {
         agent,
         broker,
+        brokers,
         api,
         enrol_token,
         k,
@@ -163,14 +164,17 @@ fn configured(config: &Config) -> Vec<Thing> {
         run,
         sessions,
         idle_secs,
+        alone_secs,
+        homes,
         cache_mib,
         limits,
         watch,
         diagnose_secs,
     } = config;
-    let all: [(&str, &dyn std::fmt::Debug); 16] = [
+    let all: [(&str, &dyn std::fmt::Debug); 19] = [
         ("agent", agent),
         ("broker", broker),
+        ("brokers", brokers),
         ("api", api),
         ("enrol_token", enrol_token),
         ("k", k),
@@ -181,6 +185,8 @@ fn configured(config: &Config) -> Vec<Thing> {
         ("run", run),
         ("sessions", sessions),
         ("idle_secs", idle_secs),
+        ("alone_secs", alone_secs),
+        ("homes", homes),
         ("cache_mib", cache_mib),
         ("limits", limits),
         ("watch", watch),
@@ -279,7 +285,7 @@ mod tests {
             place: Place {
                 runtime: Runtime { program: "true".into(), root: dir.path().join("root") },
                 run: dir.path().join("run"),
-                homes: dir.path().join("homes"),
+                homes: crate::workspace::Homes { folders: dir.path().join("homes"), disks: None },
                 init: init.clone(),
                 cgroup: "/x".to_owned(),
                 limits: Limits::default(),

@@ -48,8 +48,13 @@ pub enum Order {
         /// The number of the signal.
         signal: i32,
     },
-    /// End every process of a session.
+    /// End every process of a session, also one that has ended and left some.
     Kill {
+        /// The session.
+        id: u64,
+    },
+    /// Hang a session up: what ignores that goes on.
+    Leave {
         /// The session.
         id: u64,
     },
@@ -127,7 +132,8 @@ pub enum Notice {
         /// Why.
         reason: String,
     },
-    /// The leader ended and no process of the session is left.
+    /// The leader ended. If the session was killed, no process of it is left; if not, those are that
+    /// were made to outlive it.
     Ended {
         /// The session.
         id: u64,

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::mount::force_unmount;
-use crate::workspace::{Place, RuntimeError};
+use crate::workspace::{Place, RuntimeError, close_home};
 
 /// Where control groups are mounted, v1 hierarchies below it or v2 itself.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -35,7 +35,12 @@ pub async fn reap(place: &Place) -> Result<(), RuntimeError> {
     }
     let below = format!("{}/", place.run.display());
     for mount in mounts_below(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(), &below) {
-        force_unmount(&mount);
+        // A home is to be written out before its disk is mounted again; nothing else holds it now.
+        if mount.ends_with("home") {
+            close_home(&mount);
+        } else {
+            force_unmount(&mount);
+        }
     }
     remove(&place.run);
     remove_cgroups(&place.cgroup);
@@ -52,7 +57,15 @@ pub fn sweep(place: &Place) {
     remove_cgroups(&place.cgroup);
 }
 
-fn remove(dir: &Path) {
+/// Removes a directory with all that is in it, unless something is mounted there.
+pub fn remove(dir: &Path) {
+    // What is still mounted is somebody's home, or data.
+    let below = format!("{}/", dir.display());
+    let mounted = mounts_below(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(), &below);
+    if let Some(first) = mounted.first() {
+        tracing::error!(dir = %dir.display(), mount = %first.display(), "not removed: something is mounted there");
+        return;
+    }
     match fs::remove_dir_all(dir) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

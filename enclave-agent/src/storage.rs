@@ -15,17 +15,34 @@ pub struct Storage {
     k: u8,
     placement: Placement,
     experience: Experience,
+    near: Vec<BackendId>,
 }
 
 impl Storage {
     /// `k` of `backends` suffice to read.
     pub fn new(backends: Vec<Backend>, k: u8) -> Storage {
-        Storage { backends, k, placement: Placement::default(), experience: Experience::default() }
+        Storage {
+            backends,
+            k,
+            placement: Placement::default(),
+            experience: Experience::default(),
+            near: Vec::new(),
+        }
     }
 
     /// With more asked of the way shares lie at institutions.
     pub fn placed(self, placement: Placement) -> Storage {
         Storage { placement, ..self }
+    }
+
+    /// With some of the backends near.
+    pub fn near_to(self, near: Vec<BackendId>) -> Storage {
+        Storage { near, ..self }
+    }
+
+    /// The backends that are near.
+    pub fn near(&self) -> Vec<BackendId> {
+        self.near.clone()
     }
 
     /// The institutions that the objects could not do without though they should, or why nothing

@@ -47,6 +47,32 @@ call "setns" 308 1 0 0
 call "clone(NEWUSER)" 56 38 268435473 0 0 0 0
 call "clone3" 435 38 0 0
 call "bpf" 321 1 0 0 0
+call "request_key" 249 1 0 0 0 0
+call "io_uring_enter" 426 1 0 0 0 0 0
+call "io_uring_register" 427 1 0 0 0 0
+call "move_mount" 429 1 0 0 0 0 0
+call "fsconfig" 431 1 0 0 0 0 0
+call "fsmount" 432 1 0 0 0
+call "mount_setattr" 442 1 0 0 0 0 0
+call "name_to_handle_at" 303 1 0 0 0 0 0
+call "process_vm_writev" 311 1 1 0 0 0 0 0
+call "process_madvise" 440 1 0 0 0 0 0
+call "kcmp" 312 1 1 1 0 0 0
+call "fanotify_init" 300 1 0 0
+call "finit_module" 313 1 0 0 0
+call "delete_module" 176 1 x 0
+call "kexec_file_load" 320 1 0 0 0 0 0
+call "swapon" 167 1 x 0
+call "acct" 163 1 0
+call "quotactl" 179 1 0 0 0 0
+call "iopl" 172 1 3
+call "ioperm" 173 1 0 1 1
+call "modify_ldt" 154 1 0 0 0
+call "syslog" 103 1 10 0 0
+call "vhangup" 153 1
+call "adjtimex" 159 1 0
+call "clock_settime" 227 1 0 0
+call "setdomainname" 171 1 x 1
 call "keyctl" 250 1 0 0
 call "add_key" 248 1 0 0 0 0 0
 call "io_uring_setup" 425 1 1 0
@@ -61,7 +87,12 @@ call "reboot" 169 1 0 0 0 0
 call "sethostname" 170 1 x 1
 call "settimeofday" 164 1 0 0
 call "personality(ADDR_NO_RANDOMIZE)" 135 38 262144
+call "socket(AF_INET, SOCK_RAW)" 41 1 2 3 1
+call "socket(AF_INET6, SOCK_RAW)" 41 1 10 3 58
 call "socket(AF_ALG)" 41 38 38 5 0
+call "socket(AF_BLUETOOTH)" 41 38 31 3 1
+call "socket(AF_TIPC)" 41 38 30 1 0
+call "socket(NETLINK_NETFILTER)" 41 38 16 3 12
 call "socket(AF_VSOCK)" 41 38 40 1 0
 call "socket(AF_PACKET)" 41 38 17 3 0
 call "socket(NETLINK_AUDIT)" 41 38 16 3 9
@@ -76,6 +107,7 @@ for device in /dev/kmsg /dev/mem /dev/sda /dev/vda /dev/fuse /dev/kvm; do
   refused "read $device" head -c1 "$device"
 done
 refused "make a device" mknod /tmp/null c 1 3
+refused "make the host's disk a device" mknod /tmp/disk b 254 0
 refused "write sysctl" sh -c 'echo 1 > /proc/sys/kernel/core_pattern'
 refused "write sysrq" sh -c 'echo b > /proc/sysrq-trigger'
 [ -z "$(head -c1 /proc/kcore 2>/dev/null)" ] && ok "no kernel memory" || hole "kcore"
@@ -86,6 +118,42 @@ grep -q shadow /etc/* 2>/dev/null; [ ! -e /etc/shadow ] && ok "no shadow file" |
 cp /usr/bin/id /tmp/id && chmod u+s /tmp/id && [ "$(/tmp/id -u)" = 1000 ] && ok "set-uid means nothing" || hole "set-uid"
 [ "$(find / -xdev -writable ! -type l ! -path '/proc/*' 2>/dev/null | grep -cv '^/\(dev\|tmp\|home\|proc\)')" = 0 ] \
   && ok "nothing else is writable" || hole "writable: $(find / -xdev -writable ! -type l 2>/dev/null | head -3)"
+
+# Ways out through names and descriptors.
+[ "$(ls /proc/self/fd | wc -l)" -le 4 ] && ok "no descriptors from outside" || hole "descriptors: $(ls -l /proc/self/fd)"
+outside=
+for fd in /proc/[0-9]*/fd/*; do
+  case "$(readlink "$fd" 2>/dev/null)" in
+    ''|pipe:*|/dev/null|/dev/pts/*|/proc/*|/home/*|/tmp/*|anon_inode:*) ;;
+    *) outside="$outside $fd -> $(readlink "$fd")" ;;
+  esac
+done
+[ -z "$outside" ] && ok "no process holds anything from outside" || hole "held from outside:$outside"
+for link in /proc/1/root /proc/1/cwd /proc/1/exe /proc/1/ns/mnt /proc/1/ns/user; do
+  ln -sf "$link" /tmp/out
+  refused "through a link to $link" head -c1 /tmp/out/etc/passwd
+done
+refused "up from the home" ls ../../../../../../run/sekisho
+refused "up from the root" ls /../../run/sekisho
+refused "hard link to another's file" ln /usr/bin/passwd /tmp/passwd
+[ -z "$(find /run /dev /tmp /home / -xdev -type s 2>/dev/null)" ] && ok "no sockets of anybody" || hole "sockets"
+[ "$(grep -c @ /proc/net/unix)" = 0 ] && ok "no abstract sockets" || hole "abstract sockets: $(cat /proc/net/unix)"
+[ "$(ls -A /home)" = "$(id -un)" ] && ok "no home but one's own" || hole "homes: $(ls -A /home)"
+[ "$(awk '{print $5}' /proc/self/mountinfo | grep -c sekisho)" -le 1 ] && ok "no mounts of the agent" || hole "mounts: $(cat /proc/self/mountinfo)"
+[ ! -e /sys/fs/cgroup/cgroup.procs ] && [ -z "$(find / -xdev -name cgroup.procs -writable 2>/dev/null)" ] && ok "no control groups" || hole "control groups"
+refused "leave the memory limit" sh -c 'echo $$ > /sys/fs/cgroup/memory/cgroup.procs || echo $$ > /sys/fs/cgroup/cgroup.procs'
+refused "a release agent" sh -c 'echo /tmp/x > /sys/fs/cgroup/release_agent'
+for sysctl in kernel/modprobe kernel/hotplug vm/overcommit_memory net/ipv4/ip_forward fs/binfmt_misc/register; do
+  refused "write /proc/sys/$sysctl" sh -c "echo /tmp/x > /proc/sys/$sysctl"
+done
+refused "rise above the others" perl -e 'exit(setpriority(0, 0, -5) ? 0 : 1)'
+refused "be killed later than PID 1" sh -c 'echo -900 > /proc/self/oom_score_adj'
+refused "more open files than allowed" bash -c 'ulimit -Hn 1000000'
+refused "dump cores" bash -c 'ulimit -Hc unlimited'
+refused "write the map of users" sh -c 'echo 0 0 1 > /proc/self/uid_map'
+refused "another user" perl -e '$> = 0; exit($> == 0 ? 0 : 1)'
+refused "another group" perl -e '$) = "0 0"; exit($) =~ /^0/ ? 0 : 1)'
+[ "$(grep -E '^Groups:' /proc/self/status | wc -w)" -le 3 ] && ok "no groups but its own" || hole "groups"
 
 # Network.
 [ "$(grep -c : /proc/net/dev)" = 2 ] && grep -q lo: /proc/net/dev && grep -q barrier0: /proc/net/dev &&

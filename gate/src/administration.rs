@@ -185,6 +185,7 @@ impl Gate {
             channels: ChannelRules::default(),
             recording: policy::RecordingRule::default(),
             supervision: policy::SupervisionRule::default(),
+            limits: policy::StudyLimits::default(),
         };
         self.inner.store.create_study(&study).await.map_err(|e| Refusal::store(&e))?;
         Ok(())

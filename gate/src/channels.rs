@@ -75,6 +75,11 @@ impl Wanted {
         }
     }
 
+    /// Whether it counts where a study says how many sessions there may be: a page opens many ports.
+    pub(crate) fn counts(&self) -> bool {
+        !matches!(self, Wanted::Forward(_))
+    }
+
     fn described(&self) -> (ChannelKind, String) {
         match self {
             Wanted::Shell => (ChannelKind::Shell, String::new()),

@@ -2,7 +2,7 @@
 
 use audit::{Event, EventKind};
 use certs::ticket::{DepositOrder, Order};
-use model::{AgentId, DatasetId, ObjectId, PersonId};
+use model::{AgentId, BackendId, DatasetId, ObjectId, PersonId};
 use policy::{Action, Decision, Request};
 use store::ObjectState;
 
@@ -76,6 +76,7 @@ impl Gate {
             name: name.to_owned(),
             deposited_by: entry.person.clone(),
             begun_at: self.now(),
+            backends: Vec::new(),
             state: ObjectState::Pending,
         };
         self.inner.store.create_object(&row).await.map_err(|e| Refusal::store(&e))?;
@@ -107,12 +108,13 @@ impl Gate {
         )
     }
 
-    /// The shares lie on the backends: records the manifest's root, then lets readers see the file.
+    /// The shares lie on `backends`: records the manifest's root, then lets readers see the file.
     pub async fn deposit_completed(
         &self,
         permit: Permit<Deposit>,
         size: u64,
         manifest_root: [u8; 32],
+        backends: Vec<BackendId>,
     ) -> Result<u64, Refusal> {
         let gate = self.clone();
         self.to_the_end(async move {
@@ -126,7 +128,7 @@ impl Gate {
             let record = gate.record(&Event { person: Some(deposit.person.clone()), ..event }).await?;
             let store = &gate.inner.store;
             store
-                .complete_object(&deposit.object, size, manifest_root, gate.now())
+                .complete_object(&deposit.object, size, manifest_root, &backends, gate.now())
                 .await
                 .map_err(|e| Refusal::store(&e))?;
             Ok(record)

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use certs::ticket::ObjectOrder;
-use model::{DatasetId, PersonId, StudyId, WorkspaceId};
+use model::{DatasetId, PersonId, StudyId, WorkspaceId, WorkspaceName};
 use policy::duo::{ConditionSet, Purpose};
-use policy::{Facts, Standing, StudyFacts};
+use policy::{Facts, Standing, StudyFacts, StudyLimits};
 use sha2::{Digest, Sha256};
 use store::{ObjectState, PersonState, Store, StoreError, StudyState};
 
@@ -13,6 +13,8 @@ use store::{ObjectState, PersonState, Store, StoreError, StudyState};
 #[derive(Debug)]
 pub(crate) struct StudyRecords {
     facts: Facts,
+    /// What the study lets its people use.
+    pub limits: StudyLimits,
     /// Every dataset that some grant of the study names, with its conditions.
     pub datasets: Vec<GrantedDataset>,
 }
@@ -38,6 +40,11 @@ impl StudyRecords {
     /// How they are supervised.
     pub(crate) fn supervision(&self) -> policy::SupervisionRule {
         self.facts.study.as_ref().map(|study| study.supervision).unwrap_or_default()
+    }
+
+    /// The purposes that the study was approved for.
+    pub(crate) fn purposes(&self) -> Vec<Purpose> {
+        self.facts.study.as_ref().map(|study| study.purposes.clone()).unwrap_or_default()
     }
 
     /// The purpose of a session that names none: the first that the study was approved for.
@@ -68,7 +75,9 @@ pub(crate) async fn of_study(
     study: &StudyId,
 ) -> Result<StudyRecords, StoreError> {
     let mut facts = of_person(store, person).await?;
-    facts.study = store.study(study).await?.map(|found| StudyFacts {
+    let found = store.study(study).await?;
+    let limits = found.as_ref().map(|found| found.limits).unwrap_or_default();
+    facts.study = found.map(|found| StudyFacts {
         active: found.state == StudyState::Active,
         until: found.until,
         // A purpose that no longer parses is left out: what cannot be read permits nothing.
@@ -92,7 +101,7 @@ pub(crate) async fn of_study(
             .unwrap_or_default();
         datasets.push(GrantedDataset { id, conditions });
     }
-    Ok(StudyRecords { facts, datasets })
+    Ok(StudyRecords { facts, limits, datasets })
 }
 
 /// The files of a dataset that are wholly stored, as a ticket names them.
@@ -109,13 +118,43 @@ pub(crate) async fn objects(store: &Store, dataset: &DatasetId) -> Result<Vec<Ob
         .collect())
 }
 
-/// The workspace of a person in a study: always the same one, so that its home persists.
-pub(crate) fn workspace(study: &StudyId, person: &PersonId) -> WorkspaceId {
-    let plain = format!("{}.{}", study.name(), person.name());
-    WorkspaceId::from_name(&plain).unwrap_or_else(|_| {
-        // Two long names do not fit one; a digest of both does.
-        let digest = Sha256::digest(format!("{study} {person}").as_bytes());
+/// A person's workspace of this name in a study: always the same one, so that its home persists.
+pub(crate) fn workspace(study: &StudyId, person: &PersonId, name: &WorkspaceName) -> WorkspaceId {
+    let mut plain = format!("{}.{}", study.name(), person.name());
+    if !name.is_main() {
+        plain = format!("{plain}.{name}");
+    }
+    // A dot within a name would let two workspaces have one identifier, and long names do not fit: a
+    // digest of all three does.
+    let dotted = study.name().contains('.') || person.name().contains('.');
+    WorkspaceId::from_name(&plain).ok().filter(|_| !dotted).unwrap_or_else(|| {
+        let digest = Sha256::digest(format!("{study} {person} {name}").as_bytes());
         let hex: String = digest.iter().take(16).map(|b| format!("{b:02x}")).collect();
         WorkspaceId::from_name(&hex).unwrap_or_else(|_| unreachable!("hexadecimal digits are a name"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_workspaces_have_one_identifier() {
+        let id = |study, person, name: &str| {
+            let (study, person) = (StudyId::from_name(study).unwrap(), PersonId::from_name(person).unwrap());
+            workspace(&study, &person, &name.parse().unwrap()).name().to_owned()
+        };
+        assert_eq!(id("brca", "alice", "main"), "brca.alice");
+        assert_eq!(id("brca", "alice", "big"), "brca.alice.big");
+        let long = "x".repeat(40);
+        let all = [
+            id("a", "b.c", "main"),
+            id("a", "b", "c"),
+            id("a.b", "c", "main"),
+            id("a.b", "c", "d"),
+            id(&long, &long, "main"),
+            id(&long, &long, "big"),
+        ];
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "{all:?}");
+    }
 }

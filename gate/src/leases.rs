@@ -32,6 +32,8 @@ pub(crate) struct Lease {
     end: watch::Sender<Option<EndCause>>,
     clock: Arc<dyn Clock>,
     registry: Weak<Registry>,
+    /// Whether it counts as a session when it is ended.
+    counts: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -64,6 +66,26 @@ impl Leases {
         study: Option<&StudyId>,
         clock: &Arc<dyn Clock>,
     ) -> Arc<Lease> {
+        self.enter(person, study, clock, true)
+    }
+
+    /// The same for what is no session: it is ended like one, and not counted.
+    pub(crate) fn register_quietly(
+        &self,
+        person: &PersonId,
+        study: &StudyId,
+        clock: &Arc<dyn Clock>,
+    ) -> Arc<Lease> {
+        self.enter(person, Some(study), clock, false)
+    }
+
+    fn enter(
+        &self,
+        person: &PersonId,
+        study: Option<&StudyId>,
+        clock: &Arc<dyn Clock>,
+        counts: bool,
+    ) -> Arc<Lease> {
         let mut live = self.0.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.next += 1;
         let lease = Arc::new(Lease {
@@ -75,6 +97,7 @@ impl Leases {
             end: watch::Sender::new(None),
             clock: Arc::clone(clock),
             registry: Arc::downgrade(&self.0),
+            counts,
         });
         live.leases.insert(lease.number, Arc::downgrade(&lease));
         lease
@@ -114,7 +137,8 @@ impl Leases {
             let live = self.0.live.lock().unwrap_or_else(PoisonError::into_inner);
             live.leases.values().filter_map(Weak::upgrade).collect()
         };
-        all.iter().filter(|lease| hit(lease)).map(|lease| lease.finish(cause.clone())).count()
+        let hits = all.iter().filter(|lease| hit(lease));
+        hits.inspect(|lease| lease.finish(cause.clone())).filter(|lease| lease.counts).count()
     }
 }
 

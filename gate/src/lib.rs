@@ -35,6 +35,7 @@ mod sessions;
 mod states;
 mod supervision;
 mod within;
+mod workspaces;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,6 +63,7 @@ pub use refusal::{Refusal, RefusalKind};
 pub use sessions::{DatasetAccess, OpenSession, Outcome, SessionRequest};
 pub use states::AcceptState;
 pub use supervision::{SupervisionChange, WatchSession};
+pub use workspaces::{Errand, KeepWorkspace, Target, Whereabouts};
 
 use leases::Leases;
 

@@ -20,6 +20,8 @@ pub(crate) struct Carried {
     pub person: PersonId,
     pub study: StudyId,
     pub device: String,
+    /// Whether it counts where the study says how many there may be.
+    pub counts: bool,
 }
 
 /// The sessions that go on, and the last of those that ended.
@@ -33,8 +35,22 @@ struct Inner {
 }
 
 impl Live {
-    pub(crate) fn begin(&self, carried: Carried) {
-        self.lock().open.insert(carried.session.clone(), carried);
+    /// Takes a session in, unless its person has `most` in the study already: how many, then.
+    pub(crate) fn begin(&self, carried: Carried, most: u64) -> Result<(), u64> {
+        let mut inner = self.lock();
+        let same =
+            |other: &&Carried| other.counts && other.person == carried.person && other.study == carried.study;
+        let have = inner.open.values().filter(same).count() as u64;
+        if carried.counts && have >= most {
+            return Err(have);
+        }
+        inner.open.insert(carried.session.clone(), carried);
+        Ok(())
+    }
+
+    /// How many sessions go on in a workspace.
+    pub(crate) fn sessions_in(&self, workspace: &WorkspaceId) -> usize {
+        self.lock().open.values().filter(|carried| carried.workspace == *workspace).count()
     }
 
     pub(crate) fn end(&self, session: &SessionId) {
@@ -108,6 +124,7 @@ mod tests {
             person: PersonId::from_name("alice").unwrap(),
             study: StudyId::from_name("brca").unwrap(),
             device: "SHA256:abc".to_owned(),
+            counts: true,
         }
     }
 
@@ -115,7 +132,9 @@ mod tests {
     fn a_session_is_known_to_its_agent_alone_and_for_a_while_after_its_end() {
         let live = Live::default();
         let (one, other) = (carried("s1", "a"), AgentId::from_name("b").unwrap());
-        live.begin(one.clone());
+        live.begin(one.clone(), 1).unwrap();
+        assert_eq!(live.begin(carried("s2", "a"), 1), Err(1));
+        assert_eq!(live.sessions_in(&one.workspace), 1);
         assert_eq!(live.of_session(&one.agent, &one.session), Some(one.clone()));
         assert_eq!(live.of_session(&other, &one.session), None);
         assert_eq!(live.of_workspace(&other, &one.workspace), None);
@@ -123,7 +142,7 @@ mod tests {
         assert_eq!(live.of_session(&one.agent, &one.session), Some(one.clone()));
         for n in 0..REMEMBERED {
             let next = carried(&format!("t{n}"), "a");
-            live.begin(next.clone());
+            live.begin(next.clone(), 1).unwrap();
             live.end(&next.session);
         }
         assert_eq!(live.of_session(&one.agent, &one.session), None);

@@ -2,10 +2,13 @@
 
 use audit::{Event, EventKind, SessionExit};
 use certs::ticket::{DatasetOrder, ObjectOrder, Order, SessionOrder, Ticket};
-use model::{AgentId, DatasetId, PersonId, SessionId, StudyId, TicketId, Timestamp, WorkspaceId};
+use model::{
+    AgentId, DatasetId, PersonId, SessionId, StudyId, TicketId, Timestamp, WorkspaceId, WorkspaceLimits,
+    WorkspaceName,
+};
 use policy::duo::Purpose;
-use policy::{Action, CertificateRules, Decision, Denial, Request};
-use store::SessionState;
+use policy::{Action, CertificateRules, Decision, Denial, Limit, Request, Usage};
+use store::{Claim, SessionState, WorkspaceState};
 
 use crate::channels::{Asked, Closed, FileRights, Opening, Wanted};
 use crate::events::{self, Basis};
@@ -33,6 +36,10 @@ pub struct OpenSession {
     pub purpose: String,
     /// Where.
     pub workspace: WorkspaceId,
+    /// What its person calls it.
+    pub name: WorkspaceName,
+    /// What it may use.
+    pub limits: WorkspaceLimits,
     /// What may be read there.
     pub datasets: Vec<DatasetAccess>,
     /// What was left out and why, for the person to read.
@@ -65,6 +72,8 @@ pub struct DatasetAccess {
 pub struct SessionRequest {
     /// For which research project.
     pub study: StudyId,
+    /// In which of the person's workspaces there; it is made if it is new.
+    pub workspace: WorkspaceName,
     /// For which purpose; the first one of the study when none is named.
     pub purpose: Option<String>,
     /// The agent that would run the workspace.
@@ -103,6 +112,26 @@ pub struct Outcome {
     pub bytes_in: u64,
     /// Bytes from the workspace to the client.
     pub bytes_out: u64,
+}
+
+/// A session that is taken in and not yet recorded.
+struct Place<'a> {
+    gate: &'a Gate,
+    session: Option<&'a SessionId>,
+}
+
+impl Place<'_> {
+    fn keep(mut self) {
+        self.session = None;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = self.session {
+            self.gate.inner.live.end(session);
+        }
+    }
 }
 
 impl Gate {
@@ -147,6 +176,15 @@ impl Gate {
             if self.inner.policies.load().epoch() != epoch {
                 continue;
             }
+            if let Err(full) = self.take_place(entry, asked, &access).await? {
+                let kind = EventKind::SessionRefused {
+                    code: full.code().to_owned(),
+                    reason: sentence(&full.to_string()),
+                };
+                return Err(self.refuse(about(kind), Action::OpenSession, &full, epoch).await?);
+            }
+            // Given back unless the session comes to be.
+            let place = Place { gate: self, session: Some(&session) };
             let kind = EventKind::SessionOpened {
                 workspace: access.workspace.clone(),
                 agent: asked.agent.clone(),
@@ -186,14 +224,7 @@ impl Gate {
             };
             self.inner.tallies.begin(&session, record);
             self.inner.tallies.add(&session, second);
-            self.inner.live.begin(Carried {
-                session: session.clone(),
-                agent: asked.agent.clone(),
-                workspace: access.workspace.clone(),
-                person: access.person.clone(),
-                study: access.study.clone(),
-                device: access.key_fingerprint.clone(),
-            });
+            place.keep();
             return Ok(Permit::mint(access, record, lease));
         }
         Err(Refusal::new(
@@ -201,6 +232,65 @@ impl Gate {
             "policy-changing",
             "The policy of this study is changing right now. Try again in a moment.",
         ))
+    }
+
+    /// Takes a place for a session among those that the study gives its person, and one for its
+    /// workspace if that is new.
+    async fn take_place(
+        &self,
+        entry: &Entry,
+        asked: &SessionRequest,
+        access: &OpenSession,
+    ) -> Result<Result<(), Denial>, Refusal> {
+        let store = &self.inner.store;
+        let study = store.study(&asked.study).await.map_err(|e| Refusal::store(&e))?;
+        let limits = study.map(|study| study.limits).unwrap_or_default();
+        let now = self.now();
+        let wanted = store::Workspace {
+            id: access.workspace.clone(),
+            study: asked.study.clone(),
+            person: entry.person.clone(),
+            name: asked.workspace.clone(),
+            agent: asked.agent.clone(),
+            created_at: now,
+            used_at: now,
+            state: WorkspaceState::Open,
+        };
+        let claim =
+            store.claim_workspace(&wanted, limits.workspaces).await.map_err(|e| Refusal::store(&e))?;
+        let mut usage = Usage { counts: asked.wanted.counts(), known: true, ..Usage::default() };
+        match claim {
+            Claim::Made => {}
+            Claim::TooMany(have) => usage = Usage { workspaces: have, known: false, ..usage },
+            Claim::Known(known) => {
+                if let Err(held) = crate::workspaces::is_open(&known) {
+                    return Ok(Err(held));
+                }
+                if known.agent != asked.agent {
+                    return Err(Refusal::new(
+                        RefusalKind::Unavailable,
+                        "workspace-moved",
+                        "Your workspace lies on another host than a moment ago. Connect again.",
+                    ));
+                }
+            }
+        }
+        if usage.known {
+            let carried = Carried {
+                session: access.session.clone(),
+                agent: asked.agent.clone(),
+                workspace: access.workspace.clone(),
+                person: access.person.clone(),
+                study: access.study.clone(),
+                device: access.key_fingerprint.clone(),
+                counts: usage.counts,
+            };
+            match self.inner.live.begin(carried, limits.get(Limit::Sessions)) {
+                Ok(()) => return Ok(Ok(())),
+                Err(have) => usage.sessions = have,
+            }
+        }
+        Ok(limits.admits(&asked.study, &asked.workspace, &usage))
     }
 
     /// The order that makes an agent carry out a permitted session.
@@ -218,6 +308,8 @@ impl Gate {
                 person: access.person.clone(),
                 study: access.study.clone(),
                 workspace: access.workspace.clone(),
+                name: access.name.clone(),
+                limits: access.limits,
                 datasets,
                 access_until: access.until,
             }),
@@ -363,7 +455,9 @@ impl Gate {
             key_fingerprint: entry.key_fingerprint.clone(),
             study: study.clone(),
             purpose: purpose.map(|p| p.to_string()).unwrap_or_default(),
-            workspace: facts::workspace(study, &entry.person),
+            workspace: facts::workspace(study, &entry.person, &asked.workspace),
+            name: asked.workspace.clone(),
+            limits: records.limits.workspace,
             datasets,
             notices,
             files: opening.files,

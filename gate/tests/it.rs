@@ -13,12 +13,13 @@ use certs::ticket::{Order, TicketKey, open};
 use certs::x509::{CaCertificate, CertificateAuthority, KeyPair, LeafRequest};
 use gate::{
     Entry, Foundations, Gate, NewDataset, NewGrant, NewPerson, NewStudy, Outcome, RefusalKind,
-    SessionRequest, Settings, Via, Wanted,
+    SessionRequest, Settings, Target, Via, Wanted,
 };
 use model::{
-    AgentId, Clock, DatasetId, GrantId, ManualClock, PersonId, RoleId, SeededEntropy, StudyId, Timestamp,
+    AgentId, BackendId, Clock, DatasetId, GrantId, ManualClock, PersonId, RoleId, SeededEntropy, StudyId,
+    Timestamp, WorkspaceName,
 };
-use policy::{CertificateRules, Channel, Grantee};
+use policy::{CertificateRules, Channel, Grantee, Limit};
 use store::{KeptFile, KeptState, KeptSubject, Store};
 
 const NOON: Timestamp = Timestamp::from_secs(1_790_000_000);
@@ -60,6 +61,7 @@ fn entry(name: &str) -> Entry {
 fn knock(study_name: &str) -> SessionRequest {
     SessionRequest {
         study: study(study_name),
+        workspace: WorkspaceName::default(),
         purpose: None,
         agent: agent(),
         pty: false,
@@ -174,7 +176,11 @@ async fn a_permit_has_a_record_and_its_ticket_says_no_more_than_policy() {
     // While it is pending, nobody sees it.
     let early = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap();
     assert!(early.action().datasets[0].objects.is_empty());
-    house.gate.deposit_completed(deposit, 42, [9; 32]).await.unwrap();
+    house
+        .gate
+        .deposit_completed(deposit, 42, [9; 32], vec![BackendId::from_name("north").unwrap()])
+        .await
+        .unwrap();
 
     let permit = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap();
     let record = &house.entries()[usize::try_from(permit.record()).unwrap()];
@@ -769,4 +775,162 @@ async fn what_was_kept_is_said_once_however_the_process_ends() {
     assert_eq!((again.record(), house.count("record_moved")), (said, 1));
     house.gate.record_moved(again).await.unwrap();
     assert_eq!(house.gate.move_record(&object).await.unwrap_err().kind, RefusalKind::Conflict);
+}
+
+fn workspace(name: &str) -> Target {
+    Target { study: study("brca"), workspace: name.parse().unwrap() }
+}
+
+fn knock_at(name: &str) -> SessionRequest {
+    SessionRequest { workspace: name.parse().unwrap(), ..knock("brca") }
+}
+
+#[tokio::test]
+async fn a_study_gives_so_many_workspaces_and_sessions_and_no_more() {
+    let house = house().await;
+    house.grant(600).await;
+    let (alice, admin) = (entry("alice"), entry("admin"));
+    let few = [(Limit::Workspaces, 2), (Limit::Sessions, 2), (Limit::Memory, 512)];
+    let refused = house.gate.set_limits(&alice, &study("brca"), &few).await.unwrap_err();
+    assert_eq!(refused.code, "role-missing");
+    let none = house.gate.set_limits(&admin, &study("brca"), &[(Limit::Sessions, 0)]).await.unwrap_err();
+    assert_eq!(
+        (none.kind, none.message.as_str()),
+        (RefusalKind::Malformed, "Sessions is from 1 to 1024, not 0.")
+    );
+    house.gate.set_limits(&admin, &study("brca"), &few).await.unwrap();
+
+    let main = house.gate.open_session(&alice, &knock("brca")).await.unwrap();
+    assert_eq!((main.action().workspace.as_str(), main.action().limits.memory_mib), ("ws:brca.alice", 512));
+    let big = house.gate.open_session(&alice, &knock_at("big")).await.unwrap();
+    assert_eq!(big.action().workspace.as_str(), "ws:brca.alice.big");
+    let sealed = house.gate.session_ticket(&big, &agent()).unwrap();
+    let Order::Session(order) = open(&sealed, &house.ca, &house.domain, &agent(), NOON).unwrap().order else {
+        panic!("not a session")
+    };
+    assert_eq!((order.name.as_str(), order.limits.memory_mib), ("big", 512));
+
+    let third = house.gate.open_session(&alice, &knock_at("third")).await.unwrap_err();
+    assert!(third.message.contains("2 workspaces, and you have 2"), "{}", third.message);
+    let record = house.entries()[usize::try_from(third.record.unwrap()).unwrap()].clone();
+    assert!(record.contains("over-limit") && record.contains("study:brca/limits/workspaces"), "{record}");
+    let more = house.gate.open_session(&alice, &knock("brca")).await.unwrap_err();
+    assert!(more.message.contains("2 sessions at once, and you have 2"), "{}", more.message);
+    // A forwarded port does not count.
+    house.gate.set_channels(&admin, &study("brca"), &[Channel::LocalForward], &[]).await.unwrap();
+    house.gate.open_session(&alice, &open_as(Wanted::Forward(8888))).await.unwrap();
+    house.gate.close_session(main, ended()).await.unwrap();
+    house.gate.open_session(&alice, &knock("brca")).await.unwrap();
+    let choices = house.gate.choices(&person("alice")).await.unwrap();
+    assert_eq!(choices, [workspace("big"), workspace("main")]);
+}
+
+/// However many knock at once, a study's number holds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_gets_as_many_sessions_as_there_are() {
+    let house = house().await;
+    house.grant(600).await;
+    house.gate.set_limits(&entry("admin"), &study("brca"), &[(Limit::Sessions, 5)]).await.unwrap();
+    let knocking: Vec<_> = (0..20)
+        .map(|_| {
+            let gate = house.gate.clone();
+            tokio::spawn(async move { gate.open_session(&entry("alice"), &knock("brca")).await })
+        })
+        .collect();
+    let mut open = Vec::new();
+    for knocked in knocking {
+        match knocked.await.unwrap() {
+            Ok(permit) => open.push(permit),
+            Err(refusal) => assert_eq!(refusal.code, "over-limit"),
+        }
+    }
+    assert_eq!(open.len(), 5);
+}
+
+#[tokio::test]
+async fn a_workspace_runs_on_as_long_as_its_person_may_and_not_longer() {
+    let house = house().await;
+    let grant = house.grant(600).await;
+    let permit = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap();
+    let id = permit.action().workspace.clone();
+    house.gate.close_session(permit, ended()).await.unwrap();
+    let keep = house.gate.keep_workspace(&agent(), &id, None).await.unwrap().unwrap();
+    let record = &house.entries()[usize::try_from(keep.record()).unwrap()];
+    assert!(record.contains("ws:brca.alice runs on agent:hall-1") && record.contains("permit"), "{record}");
+    assert!(house.gate.keep_workspace(&agent(), &id, Some(&keep)).await.unwrap().is_none(), "nothing new");
+    let elsewhere = AgentId::from_name("hall-2").unwrap();
+    let refused = house.gate.keep_workspace(&elsewhere, &id, None).await.unwrap_err();
+    assert_eq!(refused.kind, RefusalKind::NotFound);
+
+    // It is ended like a session, and is none.
+    assert_eq!(house.gate.revoke_grant(&entry("admin"), &grant, "withdrawn").await.unwrap(), 0);
+    assert_eq!(keep.ended().await.cause, audit::EndCause::GrantRevoked);
+    let refused = house.gate.keep_workspace(&agent(), &id, None).await.unwrap_err();
+    assert_eq!((refused.kind, refused.code.as_str()), (RefusalKind::Denied, "nothing-granted"));
+    let errand = house.gate.stop_order(&agent(), &id, "nothing is granted").unwrap();
+    let ticket = open(&errand.ticket, &house.ca, &house.domain, &agent(), NOON).unwrap();
+    assert!(matches!(ticket.order, Order::Workspace(order) if order.workspace == id));
+}
+
+#[tokio::test]
+async fn whoever_leads_a_study_may_stop_its_workspaces_and_let_them_go_on() {
+    let house = house().await;
+    house.grant(600).await;
+    let (admin, alice, bob) = (entry("admin"), entry("alice"), entry("bob"));
+    house.gate.add_member(&admin, &study("brca"), &person("bob"), &researcher()).await.unwrap();
+    let open = house.gate.open_session(&alice, &knock("brca")).await.unwrap();
+    house.gate.close_session(open, ended()).await.unwrap();
+    let stop = async |by: &Entry| {
+        house.gate.stop_workspace(by, &person("alice"), &workspace("main"), "runs hot").await
+    };
+    assert_eq!(stop(&bob).await.unwrap_err().kind, RefusalKind::Denied);
+    let lead = RoleId::from_name("lead").unwrap();
+    house.gate.add_member(&admin, &study("brca"), &person("bob"), &lead).await.unwrap();
+    assert_eq!(house.gate.workspaces(&bob, Some(&study("brca"))).await.unwrap().len(), 1);
+    assert!(house.gate.workspaces(&alice, Some(&study("brca"))).await.is_err());
+    stop(&bob).await.unwrap();
+    let held = house.gate.open_session(&alice, &knock("brca")).await.unwrap_err();
+    assert_eq!(held.code, "workspace-held");
+    assert!(held.message.contains("u:bob (runs hot)"), "{}", held.message);
+    let resume =
+        async |by: &Entry| house.gate.resume_workspace(by, &person("alice"), &workspace("main")).await;
+    assert_eq!(resume(&alice).await.unwrap_err().kind, RefusalKind::Denied, "not by whoever is held");
+    resume(&bob).await.unwrap();
+    let again = house.gate.open_session(&alice, &knock("brca")).await.unwrap();
+    // One's own starts again when it is entered; security staff may stop anybody's.
+    stop(&alice).await.unwrap();
+    house.gate.open_session(&alice, &knock("brca")).await.unwrap();
+    stop(&admin).await.unwrap();
+    assert_eq!(house.gate.open_session(&alice, &knock("brca")).await.unwrap_err().code, "workspace-held");
+    let used = house.gate.remove_workspace(&alice, &person("alice"), &workspace("main")).await.unwrap_err();
+    assert_eq!(used.code, "in-use");
+    drop(again);
+    assert_eq!(house.gate.workspaces(&alice, None).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_workspace_stays_where_it_lies_and_a_new_one_asks_where_its_data_is() {
+    let house = house().await;
+    house.grant(600).await;
+    let (alice, admin) = (entry("alice"), entry("admin"));
+    let deposit = house.gate.deposit(&admin, &dataset("cancer"), "reads.bam", &agent()).await.unwrap();
+    let north = BackendId::from_name("north").unwrap();
+    house.gate.deposit_completed(deposit, 42, [9; 32], vec![north.clone()]).await.unwrap();
+    let at = house.gate.whereabouts(&alice.person, &workspace("main")).await.unwrap();
+    assert_eq!((at.home, at.backends), (None, [north].into()));
+    let first = house.gate.open_session(&alice, &knock("brca")).await.unwrap();
+    let at = house.gate.whereabouts(&alice.person, &workspace("main")).await.unwrap();
+    assert_eq!((at.workspace, at.home), (first.action().workspace.clone(), Some(agent())));
+    let elsewhere = AgentId::from_name("hall-2").unwrap();
+    house.store.enrol_agent(&elsewhere, NOON).await.unwrap();
+    let moved = SessionRequest { agent: elsewhere.clone(), ..knock("brca") };
+    let refused = house.gate.open_session(&alice, &moved).await.unwrap_err();
+    assert_eq!(refused.code, "workspace-moved");
+    assert!(house.gate.drain_agent(&alice, &elsewhere, true).await.is_err());
+    house.gate.drain_agent(&admin, &elsewhere, true).await.unwrap();
+    let at = house.gate.whereabouts(&alice.person, &workspace("main")).await.unwrap();
+    assert_eq!(at.draining, [elsewhere.clone()].into());
+    house.gate.drain_agent(&admin, &elsewhere, false).await.unwrap();
+    let at = house.gate.whereabouts(&alice.person, &workspace("main")).await.unwrap();
+    assert!(at.draining.is_empty());
 }

@@ -14,6 +14,7 @@ mod entropy;
 mod id;
 pub mod metrics;
 pub mod observed;
+mod workspace;
 
 pub use clock::{Clock, ManualClock, Timestamp, TimestampError};
 pub use entropy::{Entropy, EntropyError, SeededEntropy};
@@ -21,3 +22,4 @@ pub use id::{
     AgentId, BackendId, DatasetId, DecoyId, GrantId, IdError, ObjectId, PersonId, RoleId, SessionId, StudyId,
     TicketId, WorkspaceId,
 };
+pub use workspace::{WorkspaceLimits, WorkspaceName, WorkspaceNameError};

@@ -56,6 +56,7 @@ pub fn decide(request: &Request, set: &PolicySet, facts: &Facts) -> Decision {
         Standing::Locked => Err(No::Deny(Denial::PersonLocked)),
         Standing::Active => match request.action {
             Action::OpenSession => open_session(request, set, facts),
+            Action::ManageWorkspace => manage_workspace(request, set, facts),
             Action::Channel(channel) => open_channel(request, channel, set, facts),
             Action::ReadDataset => read_dataset(request, set, facts),
             Action::PlayRecording => play_recording(request, set, facts),
@@ -105,6 +106,23 @@ fn open_session(request: &Request, set: &PolicySet, facts: &Facts) -> Result<Bas
         grants: Vec::new(),
         obligations: vec![Obligation::EndBy(stands.until)],
     })
+}
+
+/// Another member's workspace: it takes a role in the study that may.
+fn manage_workspace(request: &Request, set: &PolicySet, facts: &Facts) -> Result<Basis, No> {
+    let (rules, _) = at_study(request, set, facts)?;
+    let matrix = matrix().map_err(failed)?;
+    let mut roles: Vec<&RoleId> = Vec::new();
+    for role in rules.roles(&request.person) {
+        if matrix.allows(STUDY, role, request.action).map_err(failed)? {
+            roles.push(role);
+        }
+    }
+    if roles.is_empty() {
+        return Err(role_missing(STUDY, request.action));
+    }
+    let rules = matrix_rules(STUDY, roles, request.action);
+    Ok(Basis { rules, grants: Vec::new(), obligations: Vec::new() })
 }
 
 /// A channel of a session: the gate has it, the role permits it, the certificate and the study do.

@@ -1,7 +1,8 @@
-use model::{DatasetId, GrantId, RoleId, StudyId, Timestamp};
+use model::{DatasetId, GrantId, PersonId, RoleId, StudyId, Timestamp, WorkspaceName};
 
 use crate::channel::Channel;
 use crate::duo::{ConditionSet, Purpose};
+use crate::limits::Limit;
 use crate::rules::RuleId;
 
 /// Why a request was not permitted. `Display` is the sentence for the person who asked: what
@@ -104,6 +105,39 @@ pub enum Denial {
         "this gate leads into workspaces and not to other machines; name localhost and a port that your workspace listens on"
     )]
     ForwardElsewhere,
+    /// The study does not give the person more of something.
+    #[error("{study} gives each person {most} {limit}{}, and you have {have}; {}",
+        if *limit == Limit::Sessions { " at once" } else { "" },
+        match limit {
+            Limit::Workspaces => "work in one of them, give one up with `sekisho ws remove`, or ask your study's lead",
+            _ => "end one, or ask your study's lead",
+        })]
+    OverLimit {
+        /// The study asked for.
+        study: StudyId,
+        /// Of what.
+        limit: Limit,
+        /// How many it gives.
+        most: u64,
+        /// How many there are.
+        have: u64,
+        /// The workspace asked for.
+        workspace: WorkspaceName,
+    },
+    /// Somebody has stopped the workspace until it is let go on.
+    #[error(
+        "your workspace {workspace} of {study} was stopped by {by} ({reason}); ask them, or your study's lead, to let it go on (`sekisho ws resume`)"
+    )]
+    WorkspaceHeld {
+        /// Its study.
+        study: StudyId,
+        /// Its name.
+        workspace: WorkspaceName,
+        /// Who stopped it.
+        by: PersonId,
+        /// Why.
+        reason: String,
+    },
     /// The person lacks the role that the action takes.
     #[error("this takes the role {}, which you do not have; ask someone who has it",
         needed.iter().map(RoleId::as_str).collect::<Vec<_>>().join(" or "))]
@@ -138,6 +172,8 @@ impl Denial {
             Denial::ChannelNotCertified { .. } => "channel-not-certified",
             Denial::ChannelNotOffered { .. } => "channel-not-offered",
             Denial::ForwardElsewhere => "forward-elsewhere",
+            Denial::OverLimit { .. } => "over-limit",
+            Denial::WorkspaceHeld { .. } => "workspace-held",
             Denial::RoleMissing { .. } => "role-missing",
             Denial::Malformed(_) => "malformed",
             Denial::Error(_) => "error",
@@ -151,6 +187,7 @@ impl Denial {
             Denial::ChannelNotCertified { channel } => Some(RuleId::of_certificate(*channel)),
             Denial::ChannelNotOffered { channel } => Some(RuleId::of_gate(*channel)),
             Denial::ForwardElsewhere => Some(RuleId::of_gate(Channel::LocalForward)),
+            Denial::OverLimit { study, limit, .. } => Some(RuleId::of_limit(study, *limit)),
             _ => None,
         }
     }

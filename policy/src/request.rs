@@ -34,6 +34,8 @@ pub enum Action {
     Channel(Channel),
     /// To read a dataset from within a study.
     ReadDataset,
+    /// To stop another member's workspace in a study, or to let it go on.
+    ManageWorkspace,
     /// To hand over a file into a dataset.
     Deposit,
     /// To receive one's own short-lived certificates.
@@ -65,6 +67,10 @@ pub enum AdminAction {
     SetRecording,
     /// To say how sessions of a study are supervised.
     SetSupervision,
+    /// To say what workspaces of a study may use.
+    SetLimits,
+    /// To stop anybody's workspace, or to let it go on.
+    ManageWorkspaces,
     /// To add a person to a study, or remove one.
     AddMember,
     /// To grant a study the use of a dataset.
@@ -75,6 +81,8 @@ pub enum AdminAction {
     EnrolAgent,
     /// To accept the state of a process and its host as the one that was meant.
     AcceptState,
+    /// To take an agent out of service for a while, or the broker.
+    Drain,
     /// To issue a certificate for a service.
     IssueService,
     /// To read the audit log.
@@ -97,7 +105,7 @@ pub enum AdminAction {
 
 impl AdminAction {
     /// Every one of them, in the order of the authorisation matrix.
-    pub const ALL: [AdminAction; 21] = [
+    pub const ALL: [AdminAction; 24] = [
         AdminAction::CreateStudy,
         AdminAction::CreateDataset,
         AdminAction::EnrolPerson,
@@ -105,11 +113,14 @@ impl AdminAction {
         AdminAction::SetChannels,
         AdminAction::SetRecording,
         AdminAction::SetSupervision,
+        AdminAction::SetLimits,
+        AdminAction::ManageWorkspaces,
         AdminAction::AddMember,
         AdminAction::Grant,
         AdminAction::Revoke,
         AdminAction::EnrolAgent,
         AdminAction::AcceptState,
+        AdminAction::Drain,
         AdminAction::IssueService,
         AdminAction::ReadAudit,
         AdminAction::ManageDecoys,
@@ -128,6 +139,7 @@ impl Action {
         let own = [
             Action::OpenSession,
             Action::ReadDataset,
+            Action::ManageWorkspace,
             Action::Deposit,
             Action::IssueCertificate,
             Action::PlayRecording,
@@ -145,6 +157,7 @@ impl Action {
             Action::OpenSession => "open-session",
             Action::Channel(channel) => channel.action(),
             Action::ReadDataset => "read-dataset",
+            Action::ManageWorkspace => "manage-workspace",
             Action::Deposit => "deposit",
             Action::IssueCertificate => "issue-certificate",
             Action::PlayRecording => "play-recording",
@@ -163,11 +176,14 @@ impl Action {
                 AdminAction::JoinSession => "join-session",
                 AdminAction::MessageSession => "message-session",
                 AdminAction::KillSession => "kill-session",
+                AdminAction::SetLimits => "set-limits",
+                AdminAction::ManageWorkspaces => "manage-workspaces",
                 AdminAction::AddMember => "add-member",
                 AdminAction::Grant => "grant",
                 AdminAction::Revoke => "revoke",
                 AdminAction::EnrolAgent => "enrol-agent",
                 AdminAction::AcceptState => "accept-state",
+                AdminAction::Drain => "drain",
                 AdminAction::IssueService => "issue-service",
                 AdminAction::ReadAudit => "read-audit",
                 AdminAction::ManageDecoys => "manage-decoys",
@@ -179,7 +195,7 @@ impl Action {
     /// The kind of thing it is done to, as the authorisation matrix names it.
     pub const fn resource(self) -> &'static str {
         match self {
-            Action::OpenSession => "workspace",
+            Action::OpenSession | Action::ManageWorkspace => "workspace",
             Action::Channel(_) => "channel",
             Action::ReadDataset | Action::Deposit => "dataset",
             Action::IssueCertificate => "certificate",
@@ -190,11 +206,13 @@ impl Action {
                 | AdminAction::SetChannels
                 | AdminAction::SetRecording
                 | AdminAction::SetSupervision
+                | AdminAction::SetLimits
                 | AdminAction::AddMember => "study",
+                AdminAction::ManageWorkspaces => "workspace",
                 AdminAction::CreateDataset => "dataset",
                 AdminAction::EnrolPerson | AdminAction::LockPerson => "person",
                 AdminAction::Grant | AdminAction::Revoke => "grant",
-                AdminAction::EnrolAgent => "agent",
+                AdminAction::EnrolAgent | AdminAction::Drain => "agent",
                 AdminAction::AcceptState => "host",
                 AdminAction::IssueService => "service",
                 AdminAction::ReadAudit => "audit",

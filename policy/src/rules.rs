@@ -2,6 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::channel::Channel;
+use crate::limits::Limit;
 use model::{DatasetId, GrantId, IdError, PersonId, RoleId, StudyId, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -113,6 +114,10 @@ impl RuleId {
 
     pub(crate) fn of_certificate(channel: Channel) -> RuleId {
         RuleId(format!("certificate/channel/{channel}/refuse"))
+    }
+
+    pub(crate) fn of_limit(study: &StudyId, limit: Limit) -> RuleId {
+        RuleId(format!("{study}/limits/{limit}"))
     }
 
     pub(crate) fn of_gate(channel: Channel) -> RuleId {

@@ -285,6 +285,7 @@ const fn may(action: Action) -> &'static str {
         Action::OpenSession => "may:open-session",
         Action::ReadDataset => "may:read-dataset",
         Action::Channel(_)
+        | Action::ManageWorkspace
         | Action::Deposit
         | Action::IssueCertificate
         | Action::PlayRecording

@@ -53,6 +53,20 @@ table! { study = "study" {
     channels: String,
     recording: String,
     supervision: String,
+    limits: Option<String>,
+} }
+
+table! { workspace = "workspace" {
+    #[sea_orm(primary_key, auto_increment = false)] id: String,
+    study: String,
+    person: String,
+    name: String,
+    agent: String,
+    created_at: i64,
+    used_at: i64,
+    held_at: Option<i64>,
+    held_by: Option<String>,
+    held_reason: Option<String>,
 } }
 
 table! { membership = "membership" {
@@ -77,6 +91,7 @@ table! { object = "object" {
     size: Option<i64>,
     manifest_root: Option<String>,
     settled_at: Option<i64>,
+    backends: Option<String>,
 } }
 
 table! { grant = "data_grant" {
@@ -97,6 +112,7 @@ table! { agent = "agent" {
     enrolled_at: i64,
     last_seen: Option<i64>,
     retired_at: Option<i64>,
+    draining_since: Option<i64>,
 } }
 
 table! { session = "session" {

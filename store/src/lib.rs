@@ -21,8 +21,8 @@ mod text;
 pub use error::{OpenError, StoreError, TakeError};
 pub use kept::{KeptFile, KeptRecord, KeptState, KeptSubject, SubjectError};
 pub use records::{
-    Agent, AgentState, Dataset, Decoy, DecoyKind, DeviceKey, DeviceKeyState, EnrolmentToken, Grant,
+    Agent, AgentState, Claim, Dataset, Decoy, DecoyKind, DeviceKey, DeviceKeyState, EnrolmentToken, Grant,
     GrantState, Object, ObjectState, Person, PersonState, PolicySnapshot, Recording, RecordingOutcome,
-    Session, SessionState, Study, StudyState, TokenSubject, TransitionError,
+    Session, SessionState, Study, StudyState, TokenSubject, TransitionError, Workspace, WorkspaceState,
 };
 pub use store::{RecordingFilter, Store};

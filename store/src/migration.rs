@@ -6,7 +6,7 @@ use crate::error::OpenError;
 
 /// Statement by statement, since some drivers take one at a time; SQL that SQLite and PostgreSQL
 /// both take.
-const STEPS: &[&[&str]] = &[FIRST, DECOYS, CHANNELS, RECORDINGS, SUPERVISION, KEPT];
+const STEPS: &[&[&str]] = &[FIRST, DECOYS, CHANNELS, RECORDINGS, SUPERVISION, KEPT, WORKSPACES];
 
 /// What a study permits inside a connection; studies of before get what a new one begins with.
 const CHANNELS: &[&str] = &["ALTER TABLE study ADD COLUMN channels TEXT NOT NULL
@@ -36,6 +36,20 @@ const KEPT: &[&str] = &["CREATE TABLE kept (
         since BIGINT NOT NULL, size BIGINT, sha256 TEXT, content_root TEXT, manifest_root TEXT,
         record BIGINT, settled_at BIGINT,
         CHECK (state = 'pending' OR (size IS NOT NULL AND sha256 IS NOT NULL AND manifest_root IS NOT NULL)))"];
+
+/// Workspaces by name and where they lie, what studies let them use, agents out of service, and where
+/// the shares of an object lie. What was recorded before has the limits of a new study.
+const WORKSPACES: &[&str] = &[
+    "CREATE TABLE workspace (
+        id TEXT PRIMARY KEY, study TEXT NOT NULL REFERENCES study (id),
+        person TEXT NOT NULL REFERENCES person (id), name TEXT NOT NULL,
+        agent TEXT NOT NULL REFERENCES agent (id), created_at BIGINT NOT NULL, used_at BIGINT NOT NULL,
+        held_at BIGINT, held_by TEXT, held_reason TEXT, UNIQUE (study, person, name))",
+    "CREATE INDEX workspace_person ON workspace (person)",
+    "ALTER TABLE study ADD COLUMN limits TEXT",
+    "ALTER TABLE agent ADD COLUMN draining_since BIGINT",
+    "ALTER TABLE object ADD COLUMN backends TEXT",
+];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE policy_epoch (id BIGINT PRIMARY KEY CHECK (id = 1), epoch BIGINT NOT NULL)",

@@ -2,9 +2,10 @@
 //! cannot follow.
 
 use model::{
-    AgentId, DatasetId, DecoyId, GrantId, ObjectId, PersonId, RoleId, SessionId, StudyId, Timestamp,
+    AgentId, BackendId, DatasetId, DecoyId, GrantId, ObjectId, PersonId, RoleId, SessionId, StudyId,
+    Timestamp, WorkspaceId, WorkspaceName,
 };
-use policy::{ChannelRules, GrantRule, Grantee, Membership, RecordingRule, SupervisionRule};
+use policy::{ChannelRules, GrantRule, Grantee, Membership, RecordingRule, StudyLimits, SupervisionRule};
 use serde::Serialize;
 
 /// A change that cannot follow the present state.
@@ -143,6 +144,8 @@ pub struct Study {
     pub recording: RecordingRule,
     /// How they are supervised.
     pub supervision: SupervisionRule,
+    /// What it lets its people use.
+    pub limits: StudyLimits,
 }
 
 fn channel_names<S: serde::Serializer>(rules: &ChannelRules, to: S) -> Result<S::Ok, S::Error> {
@@ -196,6 +199,8 @@ pub struct Object {
     pub deposited_by: PersonId,
     /// When the deposit began.
     pub begun_at: Timestamp,
+    /// Where its shares lie, once they do; none known of those stored before this was recorded.
+    pub backends: Vec<BackendId>,
     /// Whether it can be read.
     pub state: ObjectState,
 }
@@ -306,6 +311,8 @@ pub struct Agent {
     pub enrolled_at: Timestamp,
     /// When it was last connected, if ever.
     pub last_seen: Option<Timestamp>,
+    /// Since when it takes no new work, if it is being taken out of service.
+    pub draining_since: Option<Timestamp>,
     /// Whether it is trusted with work.
     pub state: AgentState,
 }
@@ -348,6 +355,55 @@ pub struct Session {
     pub opened: Timestamp,
     /// Whether it goes on.
     pub state: SessionState,
+}
+
+/// A workspace of a person in a study. It lies on one agent, where its home is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Workspace {
+    /// Which.
+    pub id: WorkspaceId,
+    /// In which study.
+    pub study: StudyId,
+    /// Whose.
+    pub person: PersonId,
+    /// What they call it.
+    pub name: WorkspaceName,
+    /// Where it lies.
+    pub agent: AgentId,
+    /// Since when it is there.
+    pub created_at: Timestamp,
+    /// When it was last entered.
+    pub used_at: Timestamp,
+    /// Whether it may run.
+    pub state: WorkspaceState,
+}
+
+/// Whether a workspace may run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum WorkspaceState {
+    /// It starts whenever it is entered.
+    Open,
+    /// Somebody stopped it, until it is let go on.
+    Held {
+        /// Since when.
+        at: Timestamp,
+        /// Who.
+        by: PersonId,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What became of a claim on a workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// It was there; where it lies is as recorded.
+    Known(Workspace),
+    /// It is there from now on.
+    Made,
+    /// The person has so many in the study already.
+    TooMany(u64),
 }
 
 /// Whether a session goes on.

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::machine::{QueueFull, ReportQueue};
 use crate::message::{
-    AgentEvent, DepositInput, DepositOutput, FetchInput, FetchOutput, Hello, OpenDeposit, OpenFetch,
+    AgentEvent, DepositInput, DepositOutput, FetchInput, FetchOutput, Hello, Load, OpenDeposit, OpenFetch,
     OpenSession, SessionInput, SessionOutput,
 };
 use crate::stream::{Receiver, Sender};
@@ -68,6 +68,8 @@ pub enum Incoming {
     Deposit(OpenDeposit, DepositStream),
     /// Hand out a record of the house.
     Fetch(OpenFetch, FetchStream),
+    /// Do with a workspace what the sealed ticket says.
+    Workspace(Vec<u8>),
 }
 
 /// How it stands with the broker.
@@ -113,6 +115,8 @@ struct Shared {
     // A permit for every report that still fits.
     room: Semaphore,
     pending: Notify,
+    /// The latest, and whether the present connection has been told.
+    load: Mutex<(Load, bool)>,
 }
 
 /// Dials the broker at `addr` (`host:port`) and keeps the link up. It returns at once; whether the
@@ -134,6 +138,7 @@ pub fn connect_with(
         reports: Mutex::new(ReportQueue::new(limits.reports)),
         room: Semaphore::new(limits.reports),
         pending: Notify::new(),
+        load: Mutex::new((hello.load.clone(), true)),
     });
     // As many orders as streams, so that taking them in never blocks on the queue for long.
     let (orders_in, orders) = mpsc::channel(limits.streams.max(1) as usize);
@@ -187,6 +192,12 @@ impl BrokerLink {
         self.handle.shared.push(event)
     }
 
+    /// Tells the broker how much is going on; of several that wait the latest is sent.
+    pub fn tell_load(&self, load: Load) {
+        *self.handle.shared.load() = (load, false);
+        self.handle.shared.pending.notify_one();
+    }
+
     /// How many reports the broker has not acknowledged.
     pub fn unacknowledged(&self) -> usize {
         self.handle.shared.reports().len()
@@ -220,6 +231,10 @@ impl Shared {
         self.reports().push(event)?;
         self.pending.notify_one();
         Ok(())
+    }
+
+    fn load(&self) -> std::sync::MutexGuard<'_, (Load, bool)> {
+        self.load.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reports(&self) -> std::sync::MutexGuard<'_, ReportQueue> {

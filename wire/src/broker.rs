@@ -9,12 +9,12 @@ use certs::x509::spiffe_id;
 use model::AgentId;
 use quinn::{Connection, Endpoint, ServerConfig, TokioRuntime};
 use rustls_pki_types::CertificateDer;
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use crate::message::{
-    AgentControl, BrokerControl, DepositInput, DepositOutput, FetchInput, FetchOutput, Hello, OpenDeposit,
-    OpenFetch, OpenSession, Order, Report, SessionInput, SessionOutput, VERSION,
+    AgentControl, BrokerControl, DepositInput, DepositOutput, FetchInput, FetchOutput, Hello, Load,
+    OpenDeposit, OpenFetch, OpenSession, Order, Report, SessionInput, SessionOutput, VERSION,
 };
 use crate::stream::{Receiver, Sender, StreamError};
 use crate::tls::{Tls, TlsError};
@@ -160,6 +160,7 @@ struct Link {
     hello: Hello,
     patience: std::time::Duration,
     reports: Mutex<Receiver<AgentControl>>,
+    load: watch::Sender<Load>,
     acks: Mutex<Acks>,
 }
 
@@ -178,6 +179,11 @@ impl AgentLink {
     /// What it said of itself.
     pub fn hello(&self) -> &Hello {
         &self.link.hello
+    }
+
+    /// How much is going on there, now and later. It moves while somebody awaits reports.
+    pub fn load(&self) -> watch::Receiver<Load> {
+        self.link.load.subscribe()
     }
 
     /// Where it calls from at present.
@@ -213,18 +219,26 @@ impl AgentLink {
     /// report may come twice; its number is the same while the agent's process lives.
     pub async fn next_report(&self) -> Result<Report, StreamError> {
         let mut reports = self.link.reports.lock().await;
-        match reports.next().await {
-            Ok(Some(AgentControl::Report(report))) => Ok(report),
-            // The script allows nothing else; an end of the control stream is an end of the link.
-            Ok(_) => {
-                self.close(CloseCode::Protocol, "the control stream ended");
-                Err(StreamError::Abandoned)
-            }
-            Err(error) => {
-                self.close(CloseCode::Protocol, &error.to_string());
-                Err(error)
+        loop {
+            match reports.next().await {
+                Ok(Some(AgentControl::Report(report))) => return Ok(report),
+                Ok(Some(AgentControl::Load(load))) => drop(self.link.load.send_replace(load)),
+                // The script allows nothing else; an end of the control stream is an end of the link.
+                Ok(_) => {
+                    self.close(CloseCode::Protocol, "the control stream ended");
+                    return Err(StreamError::Abandoned);
+                }
+                Err(error) => {
+                    self.close(CloseCode::Protocol, &error.to_string());
+                    return Err(error);
+                }
             }
         }
+    }
+
+    /// Gives an order that has no stream of its own: a sealed ticket for a workspace.
+    pub async fn order(&self, ticket: Vec<u8>) -> Result<(), StreamError> {
+        self.link.acks.lock().await.sender.send(BrokerControl::Order { ticket }).await
     }
 
     /// Tells the agent that everything up to `seq` is recorded.
@@ -366,6 +380,7 @@ async fn admit(
         link: Arc::new(Link {
             connection,
             agent,
+            load: watch::Sender::new(hello.load.clone()),
             hello,
             patience,
             reports: Mutex::new(reports),

@@ -15,6 +15,8 @@ pub const HEAD: usize = 5;
 pub const DATA_MAX: usize = 256 * 1024;
 /// The most the body of an order (which carries a ticket) measures, in bytes.
 pub const ORDER_MAX: usize = 2 * 1024 * 1024;
+/// The most the body of what an agent says of itself measures, in bytes: it names workspaces.
+pub const LOAD_MAX: usize = 128 * 1024;
 /// The most any other body measures, in bytes.
 pub const CONTROL_MAX: usize = 64 * 1024;
 
@@ -97,18 +99,21 @@ macro_rules! tags {
 }
 
 tags! {
-    Hello = 0x01, CONTROL_MAX;
+    Hello = 0x01, LOAD_MAX;
     Report = 0x02, CONTROL_MAX;
+    Load = 0x03, LOAD_MAX;
     Welcome = 0x11, CONTROL_MAX;
     Reject = 0x12, CONTROL_MAX;
     Ack = 0x13, CONTROL_MAX;
     Accept = 0x14, CONTROL_MAX;
+    ControlOrder = 0x15, CONTROL_MAX;
     OpenSession = 0x20, ORDER_MAX;
     Stdin = 0x21, DATA_MAX;
     StdinEof = 0x22, 0;
     Resize = 0x23, CONTROL_MAX;
     Signal = 0x24, CONTROL_MAX;
     Kill = 0x25, CONTROL_MAX;
+    Leave = 0x26, CONTROL_MAX;
     Opened = 0x30, CONTROL_MAX;
     SessionRefused = 0x31, CONTROL_MAX;
     Stdout = 0x32, DATA_MAX;

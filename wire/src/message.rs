@@ -12,7 +12,9 @@ mod fetch;
 mod session;
 
 pub use codec::Message;
-pub use control::{AgentControl, AgentEvent, BrokerControl, FaultKind, Hello, Report};
+pub use control::{
+    AgentControl, AgentEvent, BrokerControl, FaultKind, Hello, Load, RUNNING_MAX, Report, Running,
+};
 pub use deposit::{DepositInput, DepositOutput, OpenDeposit};
 pub use fetch::{FetchInput, FetchOutput, OpenFetch};
 pub use session::{Command, Exited, OpenSession, Pty, SessionInput, SessionOutput, WindowSize};

@@ -88,8 +88,17 @@ impl Sender<SessionInput> {
     /// Ends the session: says so, or if the agent does not even take that within a second, resets
     /// the stream.
     pub async fn kill(&mut self, reason: impl Into<String>) -> Result<(), StreamError> {
-        let kill = SessionInput::Kill { reason: reason.into() };
-        match tokio::time::timeout(KILL_PATIENCE, self.send(kill)).await {
+        self.end(SessionInput::Kill { reason: reason.into() }).await
+    }
+
+    /// Leaves the session, in the same way: what was made to go on does.
+    pub async fn leave(&mut self, reason: impl Into<String>) -> Result<(), StreamError> {
+        self.end(SessionInput::Leave { reason: reason.into() }).await
+    }
+
+    /// Says the last word, [`SessionInput::Kill`] or [`SessionInput::Leave`], in the same way.
+    pub async fn end(&mut self, last: SessionInput) -> Result<(), StreamError> {
+        match tokio::time::timeout(KILL_PATIENCE, self.send(last)).await {
             Ok(sent) => sent,
             Err(_) => {
                 let _ = self.stream.reset(ABANDONED);

@@ -14,6 +14,7 @@ mod records;
 mod sessions;
 mod trail;
 mod upload;
+mod workspaces;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -170,6 +171,13 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/sessions/{session}/kill", post(sessions::kill))
         .route("/v1/recordings", get(recordings::list))
         .route("/v1/recordings/{session}", get(recordings::play))
+        .route("/v1/studies/{study}/limits", post(workspaces::set_limits).get(workspaces::limits))
+        .route("/v1/workspaces", get(workspaces::list))
+        .route("/v1/workspaces/stop", post(workspaces::stop))
+        .route("/v1/workspaces/resume", post(workspaces::resume))
+        .route("/v1/workspaces/remove", post(workspaces::remove))
+        .route("/v1/agents/{agent}/drain", post(workspaces::drain_agent))
+        .route("/v1/drain", post(workspaces::drain))
         .route("/v1/datasets", post(records::create_dataset).get(records::datasets))
         .route("/v1/datasets/{dataset}/objects/{name}", put(upload::put))
         .route("/v1/objects", get(records::objects))

@@ -307,12 +307,19 @@ lists! { people studies datasets objects grants }
 
 pub(super) async fn agents(State(api): House, ThePerson(by): ThePerson) -> Done {
     let agents = api.services.gate.records(&by).await?.agents;
-    let connected = api.services.hub.connected();
+    let loads = api.services.hub.loads();
     let list: Vec<_> = agents
         .iter()
         .map(|agent| {
             let mut row = serde_json::to_value(agent).unwrap_or_default();
-            row["connected"] = connected.contains(&agent.id).into();
+            let load = loads.get(&agent.id);
+            row["connected"] = load.is_some().into();
+            if let Some(load) = load {
+                row["sessions"] = load.sessions.into();
+                row["workspaces"] = load.running.len().into();
+                row["cpu_permille"] = load.cpu_permille.into();
+                row["memory_permille"] = load.memory_permille.into();
+            }
             row
         })
         .collect();

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures::StreamExt;
 use gate::{Deposit, Permit};
-use model::DatasetId;
+use model::{BackendId, DatasetId};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -59,7 +59,8 @@ pub(super) async fn put(
     // A task of its own: how it ended is recorded also when the client hangs up.
     api.services.tasks.clone().spawn(async move {
         let ended = run(&api, &link, &permit, body.into_data_stream(), &lines).await;
-        let last = settle(&api, permit, ended).await;
+        let backends = link.hello().backends.iter().map(|(backend, _)| backend.clone()).collect();
+        let last = settle(&api, permit, ended, backends).await;
         let _ = lines.send(last).await;
     });
     let stream = futures::stream::unfold(told, |mut told| async move {
@@ -157,13 +158,15 @@ async fn forward(mut body: BodyDataStream, sender: &mut wire::broker::DepositSen
 }
 
 /// Records how it ended; returns the last line for the client.
-async fn settle(api: &Api, permit: Permit<Deposit>, ended: Ended) -> Value {
+async fn settle(api: &Api, permit: Permit<Deposit>, ended: Ended, backends: Vec<BackendId>) -> Value {
     let object = permit.action().object.clone();
     match ended {
-        Ended::Done { size, root } => match api.services.gate.deposit_completed(permit, size, root).await {
-            Ok(_) => json!({ "object": object, "size": size, "root": HEXLOWER.encode(&root) }),
-            Err(refusal) => Fault::from(refusal).line(),
-        },
+        Ended::Done { size, root } => {
+            match api.services.gate.deposit_completed(permit, size, root, backends).await {
+                Ok(_) => json!({ "object": object, "size": size, "root": HEXLOWER.encode(&root) }),
+                Err(refusal) => Fault::from(refusal).line(),
+            }
+        }
         Ended::Failed { code, message } => {
             if let Err(refusal) = api.services.gate.deposit_failed(permit, &code, &message).await {
                 tracing::error!(%object, code = %refusal.code, "a failed deposit could not be recorded");

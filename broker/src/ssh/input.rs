@@ -70,6 +70,8 @@ struct Held {
     bytes: usize,
     eof: Option<Eof>,
     resize: Option<WindowSize>,
+    /// A size that came before anything ran.
+    early: Option<WindowSize>,
     signals: VecDeque<String>,
 }
 
@@ -117,6 +119,25 @@ impl InputBuffer {
     /// The terminal has another size. Only the last size matters.
     pub(crate) fn resize(&self, size: WindowSize) {
         self.held().resize = Some(size);
+        self.changed.notify_one();
+    }
+
+    /// Keeps a size that came too early, unless a later one is there.
+    pub(crate) fn resize_later(&self, size: WindowSize) {
+        self.held().early.get_or_insert(size);
+    }
+
+    /// What was taken too much of comes first again.
+    pub(crate) fn put_back(&self, data: Bytes) {
+        let mut held = self.held();
+        if !data.is_empty() {
+            held.bytes += data.len();
+            held.pieces.push_front(BytesMut::from(&data[..]));
+        }
+        if let Some(size) = held.early.take() {
+            held.resize.get_or_insert(size);
+        }
+        drop(held);
         self.changed.notify_one();
     }
 

@@ -11,6 +11,7 @@
 
 pub mod admission;
 mod algorithms;
+mod choose;
 mod connection;
 mod files;
 mod followers;
@@ -38,6 +39,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::drain::Drain;
 use crate::feed::Sinks;
 use crate::hub::Hub;
 use crate::keeping::Keeping;
@@ -80,6 +82,8 @@ pub struct Services {
     pub recordings: Recordings,
     /// Sessions that go on.
     pub stages: Stages,
+    /// How far the broker is on its way out of service.
+    pub drain: Drain,
     /// Fires when the broker stops.
     pub stopping: CancellationToken,
     /// What must be finished before the process ends.

@@ -55,11 +55,11 @@ impl Refused {
         Refused { key_fingerprint: bare, ..Refused::new(AuthFault::NoCertificate, reason) }
     }
 
-    /// The certificate is good and the user name is no study.
+    /// The certificate is good and the user name can name no workspace.
     pub(crate) fn no_study(user: &str, principal: &Principal) -> Refused {
         let user: String = user.chars().take(64).collect();
         let reason = format!(
-            "{user:?} is not the name of a study; connect as ssh STUDY@gate, with the name that the committee gave your study"
+            "{user:?} is not the name of a study; connect as ssh STUDY@gate, with the name that the committee gave your study, or as ssh STUDY+WORKSPACE@gate"
         );
         Refused {
             person: Some(principal.person.clone()),

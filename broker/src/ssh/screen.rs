@@ -93,7 +93,7 @@ impl Screen {
     }
 
     /// Output of the workspace. Waits until the client has room for it.
-    async fn stdout(&self, data: Bytes) -> Result<(), Gone> {
+    pub(crate) async fn stdout(&self, data: Bytes) -> Result<(), Gone> {
         self.channel.data_bytes(data).await.map_err(|_| Gone)
     }
 

@@ -27,8 +27,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
 use wire::agent::{BrokerLink, DepositStream, FetchStream, Incoming, SessionStream};
 use wire::message::{
-    Command, DepositInput, DepositOutput, Exited, FetchOutput, Hello, Refused, SessionInput, SessionOutput,
-    VERSION,
+    Command, DepositInput, DepositOutput, Exited, FetchOutput, Hello, Load, Refused, SessionInput,
+    SessionOutput, VERSION,
 };
 
 use broker::config::Config;
@@ -314,7 +314,9 @@ impl House {
             intake_key: [7; 32],
             keeping_key: Vault::key().public().to_bytes(),
             backends: vec![(BackendId::from_name("b1").unwrap(), "test".to_owned())],
+            near: Vec::new(),
             capacity: 8,
+            load: Load::default(),
         };
         let link = wire::agent::connect(self.node().endpoints().agents.to_string(), &tls, hello).unwrap();
         assert!(link.connected().await);
@@ -572,6 +574,7 @@ async fn obey(link: BrokerLink, ca: Arc<Ca>, vault: Vault) {
                 tokio::spawn(async move { vault.take_in(order.object, stream).await });
             }
             Incoming::Session(open, stream) => drop(tokio::spawn(perform(open, stream))),
+            Incoming::Workspace(_) => {}
             Incoming::Deposit(_, mut stream) => drop(tokio::spawn(async move {
                 stream.sender.send(DepositOutput::Ready).await.unwrap();
                 let mut size = 0;
@@ -592,7 +595,7 @@ async fn perform(open: wire::message::OpenSession, stream: SessionStream) {
     if let Command::Connect { port } = open.command {
         return connect(port, sender, receiver).await;
     }
-    sender.send(SessionOutput::Opened { workspace, cold: false }).await.unwrap();
+    sender.send(SessionOutput::Opened { workspace, cold: false, notices: Vec::new() }).await.unwrap();
     let line = match open.command {
         Command::Shell => "cat".to_owned(),
         Command::Exec(line) => String::from_utf8(line).unwrap(),
@@ -621,7 +624,9 @@ async fn perform(open: wire::message::OpenSession, stream: SessionStream) {
                     }
                 }
                 Ok(Some(SessionInput::StdinEof)) => stdin = None,
-                Ok(Some(SessionInput::Kill { .. })) | Ok(None) | Err(_) => return,
+                Ok(Some(SessionInput::Kill { .. } | SessionInput::Leave { .. })) | Ok(None) | Err(_) => {
+                    return;
+                }
                 Ok(Some(_)) => {}
             }
         }
@@ -669,14 +674,16 @@ async fn connect(
         return sender.send(SessionOutput::Refused(refused)).await.unwrap();
     };
     let workspace = model::WorkspaceId::from_name("w1").unwrap();
-    sender.send(SessionOutput::Opened { workspace, cold: false }).await.unwrap();
+    sender.send(SessionOutput::Opened { workspace, cold: false, notices: Vec::new() }).await.unwrap();
     let (mut from, mut to) = stream.into_split();
     let input = async move {
         loop {
             match receiver.next().await {
                 Ok(Some(SessionInput::Stdin(data))) => to.write_all(&data).await.unwrap(),
                 Ok(Some(SessionInput::StdinEof)) => to.shutdown().await.unwrap(),
-                Ok(Some(SessionInput::Kill { .. })) | Ok(None) | Err(_) => return,
+                Ok(Some(SessionInput::Kill { .. } | SessionInput::Leave { .. })) | Ok(None) | Err(_) => {
+                    return;
+                }
                 Ok(Some(_)) => {}
             }
         }

@@ -468,3 +468,50 @@ async fn a_stop_ends_sessions_with_a_word_and_the_log_verifies() {
     let report = audit::verify_dir(&audit, &key).unwrap();
     assert!(report.entries > 10);
 }
+
+/// Several workspaces by name, and a list to choose from for whoever names none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_is_entered_by_name_or_chosen_from_a_list() {
+    let mut house = House::new().await;
+    house.agent_comes().await;
+    let alice = house.alice(None).await;
+    let own = "alice@127.0.0.1";
+    let (code, out, said) = alice.run(&[own, "echo in"]).await;
+    assert_eq!((code, out.as_slice()), (0, &b"in\n"[..]), "there is but one: {said}");
+    let (code, _, said) = alice.run(&["brca+big@127.0.0.1", "true"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(house.recorded(&["session_opened", "ws:brca.alice.big"]).await);
+
+    // Now there are two: a program is told so, and a person asked.
+    let (code, _, said) = alice.run(&[own, "true"]).await;
+    assert_eq!(code, 64, "{said}");
+    assert!(said.contains("brca+big, brca") || said.contains("brca, brca+big"), "{said}");
+    assert!(house.recorded(&["session_refused", "ambiguous-workspace"]).await);
+    let choose = async |typed: &str, language: &str| {
+        let lang = format!("SetEnv=LANG={language}");
+        let mut child = alice.ssh(&["-tt", "-o", &lang, own, "cat"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(typed.as_bytes()).await.unwrap();
+        drop(stdin);
+        let output = tokio::time::timeout(Duration::from_secs(30), child.wait_with_output()).await;
+        let output = output.unwrap().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    // A wrong answer is asked again; what is typed ahead is for what runs then.
+    let (code, shown) = choose("7\r1x\x7f\rhello\n", "C").await;
+    assert!(shown.contains("Which workspace?") && shown.contains("none of them"), "{shown}");
+    assert!(shown.contains("hello"), "what was typed ahead is lost: {shown}");
+    assert_eq!(code, Some(0), "{shown}");
+    let (_, shown) = choose("brca\rhello\n", "ja_JP.UTF-8").await;
+    assert!(shown.contains("どのワークスペースに接続しますか") && shown.contains("hello"), "{shown}");
+    let (code, shown) = choose("\x03", "C").await;
+    assert_eq!(code, Some(130), "{shown}");
+    for bad in ["brca+", "brca+a.b", "brca+A", "brca+a+b"] {
+        let (code, _, said) = alice.run(&[&format!("{bad}@127.0.0.1"), "true"]).await;
+        assert_eq!(code, 255, "{bad}: {said}");
+        assert!(said.contains("STUDY+WORKSPACE"), "{bad}: {said}");
+    }
+    let (code, _, said) = alice.run(&["heart@127.0.0.1", "true"]).await;
+    assert_eq!(code, 77, "{said}");
+    assert!(said.contains("You have: brca"), "{said}");
+}

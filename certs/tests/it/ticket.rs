@@ -36,6 +36,8 @@ fn ticket() -> Ticket {
             person: "u:alice".parse().unwrap(),
             study: "study:brca".parse().unwrap(),
             workspace: "ws:brca".parse().unwrap(),
+            name: model::WorkspaceName::default(),
+            limits: model::WorkspaceLimits::default(),
             datasets: vec![DatasetOrder {
                 dataset: "ds:na12878".parse().unwrap(),
                 objects: vec![object(1), object(2)],

@@ -8,7 +8,8 @@
 //!
 //! Every process of a session carries a supplementary group of that session alone. It is
 //! inherited, and without capabilities it cannot be dropped: neither `setsid` nor a double fork
-//! gets a process out of its session.
+//! gets a process out of its session. What a session leaves running when its person goes (`nohup`,
+//! `tmux`) still carries it, and ends with the workspace at the latest.
 //!
 //! The same program serves files ([`sftp`]) and ends forwarded connections ([`connect`]); then it
 //! is a process of a session like any other, without privileges.
@@ -19,7 +20,7 @@ mod modes;
 mod processes;
 mod sftp;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
@@ -68,7 +69,7 @@ fn run() -> io::Result<()> {
     children.add(Signal::SIGCHLD);
     children.thread_block()?;
     let died = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    let mut sessions = Sessions { socket: socket.as_fd(), running: BTreeMap::new() };
+    let mut sessions = Sessions { socket: socket.as_fd(), running: BTreeMap::new(), left: BTreeSet::new() };
     send(socket.as_fd(), &Notice::Ready, &[])?;
     loop {
         let mut waiting =
@@ -93,7 +94,8 @@ fn run() -> io::Result<()> {
 }
 
 struct Session {
-    leader: Pid,
+    /// None of a session that ended before and left something.
+    leader: Option<Pid>,
     mark: u32,
     ending: bool,
     end: Option<End>,
@@ -103,6 +105,8 @@ struct Session {
 struct Sessions<'a> {
     socket: BorrowedFd<'a>,
     running: BTreeMap<u64, Session>,
+    /// Marks of sessions that ended by themselves: some of their processes may go on.
+    left: BTreeSet<u32>,
 }
 
 impl Sessions<'_> {
@@ -112,14 +116,22 @@ impl Sessions<'_> {
             Order::Signal { id, signal } => {
                 if let (Some(session), Ok(signal)) = (self.running.get(&id), Signal::try_from(signal))
                     && session.end.is_none()
+                    && let Some(leader) = session.leader
                 {
-                    processes::signal_group(session.leader, signal);
+                    processes::signal_group(leader, signal);
                 }
                 Ok(())
             }
             Order::Kill { id } => {
-                if let Some(session) = self.running.get_mut(&id) {
-                    session.ending = true;
+                let mark = mark_of(id);
+                let left = || Session { leader: None, mark, ending: true, end: None, sweeps: 0 };
+                self.running.entry(id).or_insert_with(left).ending = true;
+                Ok(())
+            }
+            Order::Leave { id } => {
+                if let Some(leader) = self.running.get(&id).and_then(|session| session.leader) {
+                    processes::signal_group(leader, Signal::SIGHUP);
+                    processes::signal_group(leader, Signal::SIGCONT);
                 }
                 Ok(())
             }
@@ -133,9 +145,16 @@ impl Sessions<'_> {
         if self.running.values().any(|session| session.mark == mark) {
             return failed("there are too many sessions".to_owned());
         }
+        // Marks come round again: whatever went on all that time keeps its own.
+        if self.left.contains(&mark) {
+            if processes::is_marked(mark)? {
+                return failed("there are too many sessions; try again".to_owned());
+            }
+            self.left.remove(&mark);
+        }
         match launch::launch(start, with, mark) {
             Ok((leader, master)) => {
-                let session = Session { leader, mark, ending: false, end: None, sweeps: 0 };
+                let session = Session { leader: Some(leader), mark, ending: false, end: None, sweeps: 0 };
                 self.running.insert(id, session);
                 let with: Vec<BorrowedFd<'_>> = master.iter().map(AsFd::as_fd).collect();
                 send(self.socket, &Notice::Started { id, pid: leader.as_raw() }, &with)
@@ -154,15 +173,20 @@ impl Sessions<'_> {
                 Ok(WaitStatus::StillAlive) | Err(_) => return,
                 Ok(_) => continue,
             };
-            if let Some(session) = self.running.values_mut().find(|session| session.leader == pid) {
+            if let Some(session) = self.running.values_mut().find(|session| session.leader == Some(pid)) {
                 session.end.get_or_insert(end);
-                session.ending = true;
             }
         }
     }
 
     fn sweep(&mut self) -> io::Result<()> {
         let mut gone = Vec::new();
+        for (id, session) in &self.running {
+            if let (false, Some(end)) = (session.ending, session.end) {
+                self.left.insert(session.mark);
+                gone.push((*id, Some(end)));
+            }
+        }
         for (id, session) in self.running.iter_mut().filter(|(_, session)| session.ending) {
             session.sweeps += 1;
             let left = if session.sweeps < SWEEPS_BEFORE_STOPPING_ALL {
@@ -170,13 +194,16 @@ impl Sessions<'_> {
             } else {
                 processes::stop_all_and_kill_marked(session.mark)?
             };
-            if let (false, Some(end)) = (left, session.end) {
-                gone.push((*id, end));
+            if !left && (session.end.is_some() || session.leader.is_none()) {
+                self.left.remove(&session.mark);
+                gone.push((*id, session.end));
             }
         }
         for (id, end) in gone {
             self.running.remove(&id);
-            send(self.socket, &Notice::Ended { id, end }, &[])?;
+            if let Some(end) = end {
+                send(self.socket, &Notice::Ended { id, end }, &[])?;
+            }
         }
         Ok(())
     }

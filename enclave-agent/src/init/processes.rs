@@ -36,6 +36,17 @@ pub fn stop_all_and_kill_marked(mark: u32) -> io::Result<bool> {
     found
 }
 
+/// Whether any process carries the mark.
+pub fn is_marked(mark: u32) -> io::Result<bool> {
+    for entry in fs::read_dir("/proc")? {
+        let Ok(status) = fs::read_to_string(entry?.path().join("status")) else { continue };
+        if carries(&status, mark) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Signals the foreground group of the leader's terminal, or else the leader's own group.
 pub fn signal_group(leader: Pid, signal: Signal) {
     let group = fs::read_to_string(format!("/proc/{leader}/stat"))

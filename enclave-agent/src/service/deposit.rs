@@ -49,7 +49,7 @@ impl Service {
         let (object, key) = match self.open(&open.ticket)?.order {
             Order::Deposit(order) => (order.object, self.intake.clone()),
             Order::Keep(order) => (order.object, self.intake.derived(KEEPING)),
-            Order::Session(_) | Order::Fetch(_) => {
+            Order::Session(_) | Order::Fetch(_) | Order::Workspace(_) => {
                 return Err(refused(
                     "ticket.other_order",
                     "The gate's order is not one for a deposit. Try again.",

@@ -138,7 +138,11 @@ mod tests {
     use super::*;
 
     fn owner() -> Owner {
-        Owner { study: StudyId::from_name("brca").unwrap(), person: PersonId::from_name("alice").unwrap() }
+        Owner {
+            study: StudyId::from_name("brca").unwrap(),
+            person: PersonId::from_name("alice").unwrap(),
+            workspace: model::WorkspaceName::default(),
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod fetch;
 mod input;
 mod registry;
 mod session;
+mod upkeep;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +14,7 @@ use certs::TrustDomain;
 use certs::ticket::{SeenTickets, Ticket, TicketRefusal};
 use certs::x509::CaCertificate;
 use intake::crypt4gh::SecretKey;
-use model::{AgentId, Clock, Entropy};
+use model::{AgentId, Clock, Entropy, SessionId, WorkspaceId};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use wire::agent::Incoming;
@@ -49,7 +50,12 @@ pub struct Service {
     pub seen: Seen,
     /// A permit for each order that is being carried out.
     pub places: Arc<Semaphore>,
+    /// Hears which broker ordered a session.
+    pub ordered: Box<Ordered>,
 }
+
+/// Hears which broker, by its number, ordered a session in a workspace.
+pub type Ordered = dyn Fn(usize, &SessionId, &WorkspaceId) + Send + Sync;
 
 /// The tickets that were obeyed.
 #[derive(Debug)]
@@ -62,15 +68,20 @@ impl Default for Seen {
 }
 
 impl Service {
-    /// Carries out one order, on a task of `tasks`.
-    pub fn obey(self: &Arc<Self>, incoming: Incoming, tasks: &TaskTracker) {
+    /// Carries out one order of the broker of this number, on a task of `tasks`.
+    pub fn obey(self: &Arc<Self>, by: usize, incoming: Incoming, tasks: &TaskTracker) {
         let service = self.clone();
         tasks.spawn(async move {
-            let permit = service.places.clone().try_acquire_owned().ok();
+            let permit = match &incoming {
+                // An order to stop something is never one too many.
+                Incoming::Workspace(_) => None,
+                _ => service.places.clone().try_acquire_owned().ok(),
+            };
             match incoming {
-                Incoming::Session(open, stream) => service.session(open, stream, permit.is_some()).await,
+                Incoming::Session(open, stream) => service.session(by, open, stream, permit.is_some()).await,
                 Incoming::Deposit(open, stream) => service.deposit(open, stream, permit.is_some()).await,
                 Incoming::Fetch(open, stream) => service.fetch(open, stream, permit.is_some()).await,
+                Incoming::Workspace(ticket) => service.upkeep(&ticket).await,
             }
         });
     }

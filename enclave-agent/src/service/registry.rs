@@ -6,21 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use certs::ticket::SessionOrder;
-use model::{SessionId, WorkspaceId};
+use model::{Clock, SessionId, Timestamp, WorkspaceId, WorkspaceLimits};
 use tokio::time::Instant;
-use wire::message::AgentEvent;
+use wire::message::{AgentEvent, Running as Runs};
 
+use crate::leftovers;
 use crate::mount::{DataMount, Lease, force_unmount};
 use crate::reports::Reports;
 use crate::storage::Storage;
 use crate::watch::Watcher;
-use crate::workspace::{Container, Owner, Place, StartError};
+use crate::workspace::{Container, Owner, Place, StartError, close_home};
 
 /// How often idle workspaces are looked for.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// What workspaces are made of.
-#[derive(Debug)]
 pub struct Setup {
     /// Where and how they run.
     pub place: Place,
@@ -28,17 +28,18 @@ pub struct Setup {
     pub storage: Storage,
     /// Memory for rebuilt blocks of each, bytes.
     pub cache_bytes: usize,
-    /// How long one stays without sessions.
+    /// How long one stays without sessions at most, whatever its study says.
     pub idle: Duration,
+    /// Now.
+    pub clock: Arc<dyn Clock>,
     /// Where starts, stops and faults are told.
     pub reports: Reports,
 }
 
 /// The workspaces of this host. Clones share everything.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Workspaces(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     setup: Setup,
     rooms: Mutex<HashMap<WorkspaceId, Arc<Room>>>,
@@ -62,11 +63,22 @@ struct Running {
 struct Use {
     sessions: usize,
     since: Instant,
+    /// What the study says, of the last session that came.
+    idle: Duration,
+    /// What the last session that left could read, for what goes on without it.
+    linger: Option<Linger>,
+}
+
+/// Datasets that stay visible while nobody is there.
+#[derive(Debug)]
+struct Linger {
+    _lease: Lease,
+    until: Timestamp,
 }
 
 impl Default for Use {
     fn default() -> Use {
-        Use { sessions: 0, since: Instant::now() }
+        Use { sessions: 0, since: Instant::now(), idle: Duration::MAX, linger: None }
     }
 }
 
@@ -82,7 +94,7 @@ pub enum EnterError {
 }
 
 /// A session's stay in a workspace. Its datasets are visible, and the workspace is kept, for as
-/// long as this lives.
+/// long as this lives; and unless it is withdrawn, for as long as the workspace runs on.
 #[derive(Debug)]
 pub struct Stay {
     /// The workspace.
@@ -92,6 +104,13 @@ pub struct Stay {
     lease: Option<Lease>,
     room: Arc<Room>,
     session: SessionId,
+    until: Timestamp,
+}
+
+impl std::fmt::Debug for Workspaces {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Workspaces")
+    }
 }
 
 impl Workspaces {
@@ -112,7 +131,8 @@ impl Workspaces {
 
     /// Lets a session in, starting the workspace if it does not run.
     pub async fn enter(&self, order: &SessionOrder) -> Result<Stay, EnterError> {
-        let owner = Owner { study: order.study.clone(), person: order.person.clone() };
+        let owner =
+            Owner { study: order.study.clone(), person: order.person.clone(), workspace: order.name.clone() };
         let room = self.room(&order.workspace);
         let mut running = room.running.lock().await;
         if running.as_ref().is_some_and(|running| running.container.is_gone()) {
@@ -120,16 +140,18 @@ impl Workspaces {
         }
         let cold = running.is_none();
         if running.is_none() {
-            *running = Some(self.start(&order.workspace, &owner).await?);
+            *running = Some(self.start(&order.workspace, &owner, &order.limits).await?);
         }
         let Some(now) = running.as_ref() else { return Err(EnterError::Owner) };
         if *now.container.owner() != owner {
             return Err(EnterError::Owner);
         }
-        room.change(|sessions| sessions + 1);
+        room.arrive(Duration::from_secs(order.limits.idle_secs).min(self.0.setup.idle));
         let lease = Some(now.mount.grant(&order.session, &order.datasets));
-        let session = order.session.clone();
-        Ok(Stay { container: now.container.clone(), cold, lease, room: room.clone(), session })
+        // Of what an earlier session left, the newcomer sees what its own ticket shows.
+        drop(room.forget());
+        let (session, until) = (order.session.clone(), order.access_until);
+        Ok(Stay { container: now.container.clone(), cold, lease, room: room.clone(), session, until })
     }
 
     /// Stops what is idle or ended by itself, until dropped.
@@ -139,18 +161,59 @@ impl Workspaces {
             for (id, room) in self.rooms() {
                 // One that is being entered or started is not idle.
                 let Ok(mut running) = room.running.try_lock() else { continue };
-                let (sessions, since) = room.using();
                 let Some(now) = running.as_ref() else { continue };
                 if now.container.is_gone() {
                     self.stop(&id, &mut running, "it ended by itself").await;
-                } else if sessions == 0 && since.elapsed() >= self.0.setup.idle {
-                    self.stop(&id, &mut running, "it was idle").await;
+                } else if let Some(reason) = room.outlived(self.0.setup.clock.now()) {
+                    self.stop(&id, &mut running, reason).await;
                 }
             }
         }
     }
 
-    /// Stops a workspace that can no longer be relied on, with everything in it.
+    /// What runs, and how many are in it.
+    pub fn running(&self) -> Vec<Runs> {
+        let mut all = Vec::new();
+        for (workspace, room) in self.rooms() {
+            // One that is being started or stopped is told when that is done.
+            let runs = room.running.try_lock().map_or(true, |running| running.is_some());
+            let (sessions, since) = room.using();
+            if runs && room.was_seen() {
+                let idle_secs = if sessions == 0 { since.elapsed().as_secs() } else { 0 };
+                all.push(Runs {
+                    workspace,
+                    sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
+                    idle_secs: u32::try_from(idle_secs).unwrap_or(u32::MAX),
+                });
+            }
+        }
+        all.sort_by(|one, other| one.workspace.cmp(&other.workspace));
+        all
+    }
+
+    /// Stops a workspace and destroys its home.
+    pub async fn remove(&self, id: &WorkspaceId, owner: &Owner, reason: &str) -> io::Result<()> {
+        let room = self.room(id);
+        let mut running = room.running.lock().await;
+        if running.as_ref().is_some_and(|running| running.container.owner() != owner) {
+            return Err(io::Error::other("the workspace is another person's or another study's"));
+        }
+        self.stop(id, &mut running, reason).await;
+        let (homes, owner) = (self.0.setup.place.homes.clone(), owner.clone());
+        tokio::task::spawn_blocking(move || homes.remove(&owner)).await.map_err(io::Error::other)?
+    }
+
+    /// Stops every workspace that nobody is in.
+    pub async fn stop_unused(&self, reason: &str) {
+        for (id, room) in self.rooms() {
+            let mut running = room.running.lock().await;
+            if room.using().0 == 0 {
+                self.stop(&id, &mut running, reason).await;
+            }
+        }
+    }
+
+    /// Stops a workspace with everything in it.
     pub async fn condemn(&self, id: &WorkspaceId, reason: &str) {
         let room = self.room(id);
         let mut running = room.running.lock().await;
@@ -175,7 +238,12 @@ impl Workspaces {
         rooms.iter().map(|(id, room)| (id.clone(), room.clone())).collect()
     }
 
-    async fn start(&self, id: &WorkspaceId, owner: &Owner) -> Result<Running, StartError> {
+    async fn start(
+        &self,
+        id: &WorkspaceId,
+        owner: &Owner,
+        limits: &WorkspaceLimits,
+    ) -> Result<Running, StartError> {
         let began = Instant::now();
         let Setup { place, storage, cache_bytes, reports, .. } = &self.0.setup;
         let started = async {
@@ -183,7 +251,8 @@ impl Workspaces {
             let watcher = Watcher::new(id.clone(), &place.eyes, reports.clone());
             let mount =
                 DataMount::open(&data, storage, *cache_bytes, watcher.clone()).map_err(StartError::Mount)?;
-            let container = Arc::new(place.start(id, owner, &data, &watcher).await?);
+            let limits = place.limits.narrowed(limits);
+            let container = Arc::new(place.start(id, owner, &limits, &data, &watcher).await?);
             Ok(Running { container, mount, watcher })
         };
         match started.await {
@@ -202,8 +271,12 @@ impl Workspaces {
     }
 
     async fn stop(&self, id: &WorkspaceId, running: &mut Option<Running>, reason: &str) {
-        let Some(Running { container, mount, watcher }) = running.take() else { return };
+        let Some(now) = running.as_ref() else { return };
+        now.container.say_why(reason);
         let Setup { place, reports, .. } = &self.0.setup;
+        let room = self.room(id);
+        drop(room.forget());
+        let Some(Running { container, mount, watcher }) = running.take() else { return };
         if let Err(error) = container.stop().await {
             tracing::error!(workspace = %id, %error, "a workspace did not stop cleanly");
         }
@@ -216,29 +289,69 @@ impl Workspaces {
 }
 
 impl Room {
-    fn change(&self, how: impl FnOnce(usize) -> usize) {
-        let mut use_ = self.use_.lock().unwrap_or_else(PoisonError::into_inner);
-        *use_ = Use { sessions: how(use_.sessions), since: Instant::now() };
+    fn arrive(&self, idle: Duration) {
+        let mut use_ = self.lock();
+        use_.sessions += 1;
+        use_.idle = idle;
+    }
+
+    /// A session goes; what it could read stays if it says so, in the place of what stayed before.
+    fn go(&self, linger: Option<Linger>) {
+        let before = {
+            let mut use_ = self.lock();
+            use_.sessions = use_.sessions.saturating_sub(1);
+            use_.since = Instant::now();
+            linger.and_then(|linger| use_.linger.replace(linger))
+        };
+        drop(before);
+    }
+
+    /// Takes away what stayed.
+    fn forget(&self) -> Option<Linger> {
+        self.lock().linger.take()
+    }
+
+    /// Why the workspace should go, if it should.
+    fn outlived(&self, now: Timestamp) -> Option<&'static str> {
+        let use_ = self.lock();
+        if use_.sessions > 0 {
+            return None;
+        }
+        if use_.linger.as_ref().is_some_and(|linger| linger.until <= now) {
+            return Some("access to its study has ended");
+        }
+        (use_.since.elapsed() >= use_.idle).then_some("it was idle")
+    }
+
+    /// Whether a session ever came.
+    fn was_seen(&self) -> bool {
+        self.lock().idle < Duration::MAX
     }
 
     fn using(&self) -> (usize, Instant) {
-        let use_ = self.use_.lock().unwrap_or_else(PoisonError::into_inner);
+        let use_ = self.lock();
         (use_.sessions, use_.since)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Use> {
+        self.use_.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Stay {
-    /// Takes the session's datasets away, at once.
+    /// Takes the session's datasets away, at once, and those that an earlier one left.
     pub fn withdraw(&mut self) {
         self.lease = None;
+        drop(self.room.forget());
     }
 }
 
 impl Drop for Stay {
     fn drop(&mut self) {
-        self.withdraw();
+        let until = self.until;
+        let linger = self.lease.take().map(|lease| Linger { _lease: lease, until });
         self.container.forget(&self.session);
-        self.room.change(|sessions| sessions.saturating_sub(1));
+        self.room.go(linger);
     }
 }
 
@@ -246,9 +359,6 @@ impl Drop for Stay {
 fn clear(place: &Place, id: &WorkspaceId) {
     let dir = place.dir(id);
     force_unmount(&dir.join("data"));
-    match std::fs::remove_dir_all(&dir) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => tracing::warn!(dir = %dir.display(), %error, "could not be removed"),
-    }
+    close_home(&dir.join("home"));
+    leftovers::remove(&dir);
 }

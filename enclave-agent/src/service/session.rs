@@ -21,6 +21,8 @@ const CHUNK: usize = 64 * 1024;
 const WAITING: usize = 4;
 /// How long the processes of a session may take to be gone once they are killed.
 const PATIENCE: Duration = Duration::from_millis(800);
+/// How long the rest of a terminal's output may take that others hold open.
+const REST: Duration = Duration::from_millis(100);
 /// How long the broker may take to hear the last word.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How long a connection on a workspace's loopback may take.
@@ -36,18 +38,18 @@ enum Outcome {
     Exited(End),
     /// From outside, with a sentence for the person.
     Aborted(String),
-    /// The broker is gone, and nobody is there to be told.
-    Broken,
+    /// The person is gone, or the broker: nobody is there to be told. What was made to go on does.
+    Left,
 }
 
 impl Service {
-    pub(super) async fn session(&self, open: OpenSession, stream: SessionStream, has_place: bool) {
+    pub(super) async fn session(&self, by: usize, open: OpenSession, stream: SessionStream, has_place: bool) {
         let SessionStream { mut sender, receiver } = stream;
         let gone = sender.gone();
         tokio::pin!(gone);
         // What is being started ends with the stream, too.
         let begun = tokio::select! {
-            begun = self.begin(open, has_place) => begun,
+            begun = self.begin(by, open, has_place) => begun,
             () = &mut gone => return,
         };
         let mut begun = match begun {
@@ -57,25 +59,32 @@ impl Service {
                 return;
             }
         };
-        let opened =
-            SessionOutput::Opened { workspace: begun.order.workspace.clone(), cold: begun.stay.cold };
+        let opened = SessionOutput::Opened {
+            workspace: begun.order.workspace.clone(),
+            cold: begun.stay.cold,
+            notices: begun.stay.container.notices(),
+        };
         let outcome = match sender.send(opened).await {
-            Err(_) => Outcome::Broken,
+            Err(_) => Outcome::Left,
             Ok(()) => tokio::select! {
                 biased;
-                () = &mut gone => Outcome::Broken,
-                () = begun.stay.container.gone() => Outcome::Aborted("The workspace ended.".to_owned()),
+                () = &mut gone => Outcome::Left,
+                () = begun.stay.container.gone() => Outcome::Aborted(ended(&begun.stay)),
                 () = until(&*self.clock, begun.order.access_until) => {
-                    Outcome::Aborted("Your access to this study has ended.".to_owned())
+                    Outcome::Aborted("your access to this study has ended".to_owned())
                 }
                 outcome = pump(&begun.process, begun.streams, begun.forwards, &mut sender, receiver) => outcome,
             },
         };
-        // No byte more, whatever processes there still are.
-        begun.stay.withdraw();
         let last = match outcome {
             Outcome::Exited(end) => Some(SessionOutput::Exit(input::exited(end))),
-            other => {
+            Outcome::Left => {
+                begun.process.leave();
+                None
+            }
+            Outcome::Aborted(reason) => {
+                // No byte more, whatever processes there still are.
+                begun.stay.withdraw();
                 begun.process.kill();
                 match tokio::time::timeout(PATIENCE, begun.process.ended()).await {
                     Ok(_) => {}
@@ -84,10 +93,7 @@ impl Service {
                         self.workspaces.condemn(&begun.order.workspace, "a session could not be ended").await;
                     }
                 }
-                match other {
-                    Outcome::Aborted(reason) => Some(SessionOutput::Aborted { reason }),
-                    Outcome::Exited(_) | Outcome::Broken => None,
-                }
+                Some(SessionOutput::Aborted { reason })
             }
         };
         if let Some(last) = last {
@@ -95,7 +101,7 @@ impl Service {
         }
     }
 
-    async fn begin(&self, open: OpenSession, has_place: bool) -> Result<Begun, Refused> {
+    async fn begin(&self, by: usize, open: OpenSession, has_place: bool) -> Result<Begun, Refused> {
         let Order::Session(order) = self.open(&open.ticket)?.order else {
             return Err(refused(
                 "ticket.other_order",
@@ -105,9 +111,11 @@ impl Service {
         if !has_place {
             return Err(full());
         }
-        let owner = Owner { study: order.study.clone(), person: order.person.clone() };
+        let owner =
+            Owner { study: order.study.clone(), person: order.person.clone(), workspace: order.name.clone() };
         let forwards = matches!(open.command, Command::Connect { .. });
         let launch = input::launch(&owner, open.command, open.pty, open.env)?;
+        (self.ordered)(by, &order.session, &order.workspace);
         let stay = self.workspaces.enter(&order).await.map_err(|error| {
             tracing::error!(workspace = %order.workspace, error = %chain(&error), "no workspace");
             refused(
@@ -138,6 +146,11 @@ struct Begun {
     /// Whether it is the end of a connection.
     forwards: bool,
     stay: super::Stay,
+}
+
+/// What a person is told whose workspace has ended.
+fn ended(stay: &super::Stay) -> String {
+    format!("the workspace ended ({})", stay.container.why())
 }
 
 /// Waits until the end of a connection says that it is connected.
@@ -176,8 +189,27 @@ async fn pump(
             let hearing = hear(process, Some(&terminal), receiver, waiting);
             let writing = feed_terminal(&terminal, pieces);
             let output = async {
-                send_all(&terminal, sender, SessionOutput::Stdout).await?;
-                Ok(process.ended().await)
+                // What goes on in the background may hold the terminal open: the leader's end counts.
+                let ended = {
+                    let sending = send_all(&terminal, sender, SessionOutput::Stdout);
+                    tokio::select! {
+                        sent = sending => {
+                            sent?;
+                            None
+                        }
+                        ended = process.ended() => Some(ended),
+                    }
+                };
+                match ended {
+                    Some(ended) => {
+                        let rest = send_all(&terminal, sender, SessionOutput::Stdout);
+                        match tokio::time::timeout(REST, rest).await {
+                            Ok(sent) => sent.map(|()| ended),
+                            Err(_) => Ok(ended),
+                        }
+                    }
+                    None => Ok(process.ended().await),
+                }
             };
             race(hearing, writing, output).await
         }
@@ -208,8 +240,8 @@ async fn race(
         never = writing => match never {},
         ended = output => match ended {
             Ok(Ok(end)) => Outcome::Exited(end),
-            Ok(Err(Lost)) => Outcome::Aborted("The workspace ended.".to_owned()),
-            Err(_) => Outcome::Broken,
+            Ok(Err(Lost)) => Outcome::Aborted("the workspace ended".to_owned()),
+            Err(_) => Outcome::Left,
         },
     }
 }
@@ -238,7 +270,7 @@ async fn hear(
                 }
             }
             Ok(Some(SessionInput::Kill { reason })) => return Outcome::Aborted(reason),
-            Ok(None) | Err(_) => return Outcome::Broken,
+            Ok(Some(SessionInput::Leave { .. }) | None) | Err(_) => return Outcome::Left,
         }
     }
 }

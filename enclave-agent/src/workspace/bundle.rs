@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use model::{PersonId, StudyId};
+use model::{PersonId, StudyId, WorkspaceLimits, WorkspaceName};
 use serde_json::{Value, json};
 
 use crate::init_protocol::{FIRST_HOST_ID, INIT, USER_ID};
@@ -27,6 +27,8 @@ pub struct Owner {
     pub study: StudyId,
     /// The person.
     pub person: PersonId,
+    /// Which of theirs.
+    pub workspace: WorkspaceName,
 }
 
 impl Owner {
@@ -48,11 +50,26 @@ pub struct Limits {
     pub cpu_percent: u64,
     /// Size of `/tmp` in MiB.
     pub tmp_mib: u64,
+    /// Size of the home in MiB.
+    pub disk_mib: u64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { memory_mib: 4096, processes: 512, cpu_percent: 400, tmp_mib: 1024 }
+        Limits { memory_mib: 4096, processes: 512, cpu_percent: 400, tmp_mib: 1024, disk_mib: 100 << 10 }
+    }
+}
+
+impl Limits {
+    /// What a workspace gets that a study gives `asked`: no more than this host has for any.
+    pub fn narrowed(&self, asked: &WorkspaceLimits) -> Limits {
+        Limits {
+            memory_mib: self.memory_mib.min(asked.memory_mib),
+            processes: self.processes.min(asked.processes),
+            cpu_percent: self.cpu_percent.min(asked.cpu_percent),
+            tmp_mib: self.tmp_mib.min(asked.memory_mib),
+            disk_mib: self.disk_mib.min(asked.disk_mib),
+        }
     }
 }
 
@@ -232,19 +249,6 @@ impl Bundle<'_> {
             "cpu": { "period": PERIOD, "quota": self.limits.cpu_percent * PERIOD / 100 },
         })
     }
-}
-
-/// Makes a person's home, owned by the workspace's user, with every directory above it closed to
-/// listing.
-pub fn make_home(homes: &Path, owner: &Owner) -> io::Result<PathBuf> {
-    let study = homes.join(owner.study.name());
-    make_dir(homes, 0o711)?;
-    make_dir(&study, 0o711)?;
-    let home = study.join(owner.person.name());
-    make_dir(&home, 0o700)?;
-    let id = FIRST_HOST_ID + USER_ID;
-    std::os::unix::fs::chown(&home, Some(id), Some(id))?;
-    Ok(home)
 }
 
 /// Makes a directory with exactly this mode; one that exists gets the mode.

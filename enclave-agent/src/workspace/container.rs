@@ -2,13 +2,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use model::{SessionId, WorkspaceId};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use super::bundle::{Bundle, Limits, Owner, make_dir, make_home};
+use super::bundle::{Bundle, Limits, Owner, make_dir};
+use super::home::{self, Homes};
 use super::link::Link;
 use super::process::{Launch, LaunchError, Process, Streams};
 use super::runtime::{Runtime, RuntimeError};
@@ -27,13 +28,13 @@ pub struct Place {
     /// Holds a directory for each running workspace. Mapped users must be able to pass through
     /// the directories above it.
     pub run: PathBuf,
-    /// Holds the homes, by study and person.
-    pub homes: PathBuf,
+    /// Where the homes lie.
+    pub homes: Homes,
     /// The program that becomes PID 1.
     pub init: PathBuf,
     /// The control group that holds those of the workspaces, from the root of each hierarchy.
     pub cgroup: String,
-    /// The limits of each workspace.
+    /// The limits of any workspace.
     pub limits: Limits,
     /// What is watched in each.
     pub eyes: Eyes,
@@ -45,6 +46,9 @@ pub enum StartError {
     /// Its files could not be made.
     #[error("the workspace's files could not be made")]
     Files(#[source] io::Error),
+    /// Its home could not be made ready.
+    #[error("the workspace's home could not be made ready")]
+    Home(#[source] io::Error),
     /// The datasets could not be mounted.
     #[error("the datasets could not be mounted")]
     Mount(#[source] io::Error),
@@ -70,6 +74,8 @@ pub struct Container {
     pid: i32,
     link: Link,
     watcher: Arc<Watcher>,
+    home: PathBuf,
+    why: OnceLock<String>,
     // They end with the workspace.
     _watching: Vec<Telling>,
 }
@@ -94,22 +100,25 @@ impl Place {
         Ok(data)
     }
 
-    /// Starts a workspace with what is at `data` as its `/data`, under the eyes of `watcher`.
+    /// Starts a workspace within `limits`, with what is at `data` as its `/data`, under the eyes of
+    /// `watcher`.
     pub async fn start(
         &self,
         id: &WorkspaceId,
         owner: &Owner,
+        limits: &Limits,
         data: &Path,
         watcher: &Arc<Watcher>,
     ) -> Result<Container, StartError> {
         let dir = self.dir(id);
-        let home = make_home(&self.homes, owner).map_err(StartError::Files)?;
+        let home =
+            self.homes.open(owner, &dir.join("home"), limits.disk_mib).await.map_err(StartError::Home)?;
         let calls = dir.join("calls");
         let cgroup = format!("{}/{}", self.cgroup, id.name());
         let bundle = Bundle {
             dir: &dir,
             owner,
-            limits: &self.limits,
+            limits,
             home: &home,
             data,
             init: &self.init,
@@ -149,7 +158,18 @@ impl Place {
             Err(slow) => return Err(StartError::Init(slow.into())),
         };
         let (id, owner, runtime) = (id.clone(), owner.clone(), self.runtime.clone());
-        Ok(Container { id, owner, dir, runtime, pid, link, watcher: watcher.clone(), _watching: watching })
+        Ok(Container {
+            id,
+            owner,
+            dir,
+            runtime,
+            pid,
+            link,
+            watcher: watcher.clone(),
+            home,
+            why: OnceLock::new(),
+            _watching: watching,
+        })
     }
 }
 
@@ -162,6 +182,21 @@ impl Container {
     /// Whom it is for.
     pub fn owner(&self) -> &Owner {
         &self.owner
+    }
+
+    /// What a person should know of it.
+    pub fn notices(&self) -> Vec<String> {
+        home::notice(&self.home).into_iter().collect()
+    }
+
+    /// Says why it is about to be stopped, for those who are in it.
+    pub fn say_why(&self, reason: &str) {
+        let _ = self.why.set(reason.to_owned());
+    }
+
+    /// Why it was stopped, if it was.
+    pub fn why(&self) -> &str {
+        self.why.get().map_or("it ended by itself", String::as_str)
     }
 
     /// The host's number of its PID 1.
@@ -208,6 +243,8 @@ impl Container {
             Some(nix::sys::wait::WaitPidFlag::WNOHANG),
         );
         let _ = std::fs::remove_dir_all(self.dir.join("rootfs"));
+        let home = self.dir.join("home");
+        let _ = tokio::task::spawn_blocking(move || home::close(&home)).await;
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod container;
+mod home;
 mod link;
 mod pipe;
 mod process;
@@ -10,6 +11,8 @@ mod runtime;
 pub(crate) use bundle::SECCOMP;
 pub use bundle::{Limits, Owner, make_dir};
 pub use container::{Container, Place, StartError};
+pub use home::Homes;
+pub(crate) use home::close as close_home;
 pub use link::Lost;
 pub use pipe::Pipe;
 pub use process::{Launch, LaunchError, Process, Streams};

@@ -63,7 +63,7 @@ pub enum Streams {
     },
 }
 
-/// A session's processes. Dropping it kills every one of them.
+/// A session's processes. Dropping it kills every one of them, unless the session has ended or was left.
 #[derive(Debug)]
 pub struct Process {
     id: u64,
@@ -133,7 +133,7 @@ impl Process {
         Ok((process, streams))
     }
 
-    /// Waits until no process of the session is left; says how its leader ended.
+    /// Waits until the session's leader has ended, and every process of the session if it was killed.
     pub async fn ended(&self) -> Result<End, Lost> {
         loop {
             match self.next().await {
@@ -155,6 +155,13 @@ impl Process {
     /// Ends every process of the session.
     pub fn kill(&self) {
         let _ = self.link.order(Order::Kill { id: self.id }, Vec::new());
+    }
+
+    /// Hangs up: what ignores that goes on, and nothing more is heard of the session.
+    pub fn leave(&self) {
+        if !self.ended.swap(true, Ordering::Relaxed) {
+            let _ = self.link.order(Order::Leave { id: self.id }, Vec::new());
+        }
     }
 
     async fn next(&self) -> Option<Said> {

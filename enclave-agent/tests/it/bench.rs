@@ -10,8 +10,8 @@ use enclave_agent::init_protocol::{End, Program};
 use enclave_agent::reports::Reports;
 use enclave_agent::storage::Storage;
 use enclave_agent::watch::{Eyes, Watcher};
-use enclave_agent::workspace::{Container, Launch, Limits, Owner, Place, Process, Runtime, Streams};
-use model::{BackendId, DatasetId, ObjectId, PersonId, SeededEntropy, StudyId, WorkspaceId};
+use enclave_agent::workspace::{Container, Homes, Launch, Limits, Owner, Place, Process, Runtime, Streams};
+use model::{BackendId, DatasetId, ObjectId, PersonId, SeededEntropy, StudyId, WorkspaceId, WorkspaceName};
 use sharding::vault::Backend;
 use wire::message::AgentEvent;
 
@@ -26,7 +26,11 @@ pub struct Bench {
 }
 
 pub fn owner(study: &str, person: &str) -> Owner {
-    Owner { study: StudyId::from_name(study).unwrap(), person: PersonId::from_name(person).unwrap() }
+    Owner {
+        study: StudyId::from_name(study).unwrap(),
+        person: PersonId::from_name(person).unwrap(),
+        workspace: WorkspaceName::default(),
+    }
 }
 
 impl Bench {
@@ -36,7 +40,7 @@ impl Bench {
         let place = Place {
             runtime: Runtime { program: "runc".into(), root: dir.path().join("runc") },
             run: dir.path().join("run"),
-            homes: dir.path().join("homes"),
+            homes: Homes { folders: dir.path().join("homes"), disks: Some(dir.path().join("disks")) },
             init: PathBuf::from(env!("CARGO_BIN_EXE_sekisho-init")),
             cgroup: format!("/sekisho/{}", tag(dir.path())),
             limits,
@@ -65,7 +69,7 @@ impl Bench {
         let id = self.id();
         let data = self.place.make_data_dir(&id).unwrap();
         let watcher = self.watcher(&id);
-        Running(Arc::new(self.place.start(&id, owner, &data, &watcher).await.unwrap()))
+        Running(Arc::new(self.place.start(&id, owner, &self.place.limits, &data, &watcher).await.unwrap()))
     }
 }
 

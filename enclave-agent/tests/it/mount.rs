@@ -44,7 +44,7 @@ async fn real_tools_read_datasets_and_lose_them_with_the_session() {
     let heard = Arc::new(Heard::default());
     let mount = DataMount::open(&data, &shares.storage, 8 << 20, heard.clone()).unwrap();
     let watcher = bench.watcher(&id);
-    let started = bench.place.start(&id, &owner("brca", "alice"), &data, &watcher).await;
+    let started = bench.place.start(&id, &owner("brca", "alice"), &bench.place.limits, &data, &watcher).await;
     let alice = Running(Arc::new(started.unwrap()));
     assert_eq!(alice.sh("ls -A /data").await.out, "");
 

@@ -16,12 +16,13 @@ use model::ambient::SystemClock;
 use model::observed::{Observation, ProcessOutcome, ReadPhase};
 use model::{
     AgentId, Clock, DatasetId, ObjectId, PersonId, SeededEntropy, SessionId, StudyId, TicketId, Timestamp,
+    WorkspaceLimits, WorkspaceName,
 };
 use tokio_util::task::TaskTracker;
 use wire::broker::{AgentLink, AgentListener, DepositStream, FetchStream, SessionStream};
 use wire::message::{
-    AgentEvent, Command, DepositInput, DepositOutput, Exited, FetchInput, FetchOutput, Hello, OpenDeposit,
-    OpenFetch, OpenSession, Pty, Refused, SessionInput, SessionOutput, VERSION,
+    AgentEvent, Command, DepositInput, DepositOutput, Exited, FetchInput, FetchOutput, Hello, Load,
+    OpenDeposit, OpenFetch, OpenSession, Pty, Refused, SessionInput, SessionOutput, VERSION,
 };
 
 use crate::bench::{Bench, Shares, giab};
@@ -82,7 +83,9 @@ impl Pair {
             intake_key: intake.public().to_bytes(),
             keeping_key: intake.derived(KEEPING).public().to_bytes(),
             backends: shares.storage.names(),
+            near: Vec::new(),
             capacity: 8,
+            load: Load::default(),
         };
         let addr = listener.local_addr().to_string();
         let link = wire::agent::connect(addr, &tls(SpiffeId::Agent(me.clone())), hello).unwrap();
@@ -95,6 +98,7 @@ impl Pair {
             storage: shares.storage.clone(),
             cache_bytes: 16 << 20,
             idle,
+            clock: clock.clone(),
             reports: Reports::new(Box::new(move |event| heard.lock().unwrap().push(event))),
         });
         let service = Arc::new(Service {
@@ -107,12 +111,13 @@ impl Pair {
             workspaces: workspaces.clone(),
             seen: Seen::default(),
             places: Arc::new(tokio::sync::Semaphore::new(8)),
+            ordered: Box::new(|_, _, _| {}),
         });
         let (taking, tending) = (link.clone(), workspaces.clone());
         tokio::spawn(async move {
             let tasks = TaskTracker::new();
             while let Some(incoming) = taking.accept().await {
-                service.obey(incoming, &tasks);
+                service.obey(0, incoming, &tasks);
             }
         });
         tokio::spawn(async move { tending.tend().await });
@@ -149,6 +154,8 @@ impl Pair {
             person: PersonId::from_name(person).unwrap(),
             study: StudyId::from_name("brca").unwrap(),
             workspace: format!("ws:brca.{person}").parse().unwrap(),
+            name: WorkspaceName::default(),
+            limits: WorkspaceLimits::default(),
             datasets: datasets.to_vec(),
             access_until,
         })
@@ -424,11 +431,12 @@ async fn tickets_open_once_for_this_agent_in_their_time() {
 async fn sessions_end_when_they_are_told_to() {
     let pair = Pair::new(Duration::from_secs(60)).await;
     let shell = "setsid sleep 311 & (setsid setsid sleep 312 &); sleep 313";
+    let left = "nohup sleep 314 > /dev/null 2>&1 & sleep 313";
     let count = |pattern: &'static str| async move {
         let out = std::process::Command::new("pgrep").args(["-c", "-f", pattern]).output().unwrap();
         String::from_utf8_lossy(&out.stdout).trim().parse::<u32>().unwrap()
     };
-    for how in ["kill", "drop", "expiry"] {
+    for how in ["kill", "expiry"] {
         let until =
             SystemClock.now().plus(Duration::from_millis(if how == "expiry" { 700 } else { 1 << 30 }));
         let ticket = pair.ticket(pair.order("alice", &[], until));
@@ -443,7 +451,6 @@ async fn sessions_end_when_they_are_told_to() {
                 let seen = read_all(&mut stream).await;
                 assert_eq!(seen.last, Some(SessionOutput::Aborted { reason: "revoked".into() }));
             }
-            "drop" => drop(stream),
             _ => {
                 let seen = read_all(&mut stream).await;
                 assert!(matches!(seen.last, Some(SessionOutput::Aborted { .. })), "{seen:?}");
@@ -454,6 +461,43 @@ async fn sessions_end_when_they_are_told_to() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         println!("{how} took {:?}", began.elapsed());
+    }
+    // Whoever leaves, and a broker that is gone, leave what was made to go on.
+    for how in ["leave", "drop"] {
+        let ticket = pair.ticket(pair.order("alice", &[], Timestamp::MAX));
+        let mut stream = pair.open(ticket, Command::Exec(left.into()), None).await;
+        assert!(matches!(stream.receiver.next().await, Ok(Some(SessionOutput::Opened { .. }))));
+        while count("^sleep 31[34]").await < 2 {}
+        if how == "leave" {
+            stream.sender.leave("gone").await.unwrap();
+        }
+        drop(stream);
+        let began = Instant::now();
+        while count("^sleep 313").await > 0 {
+            assert!(began.elapsed() < Duration::from_secs(2), "{how}: it was not hung up");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(count("^sleep 314").await, 1, "{how}");
+        pair.run("alice", &[], "pkill -f 'slee[p] 314'").await;
+    }
+    // An order stops a workspace with everything, and says why.
+    let ticket = pair.ticket(pair.order("alice", &[], Timestamp::MAX));
+    let mut stream = pair.open(ticket, Command::Exec(left.into()), None).await;
+    assert!(matches!(stream.receiver.next().await, Ok(Some(SessionOutput::Opened { .. }))));
+    let stop = certs::ticket::WorkspaceOrder {
+        workspace: "ws:brca.alice".parse().unwrap(),
+        fate: certs::ticket::Fate::Stop,
+        reason: "it runs hot".to_owned(),
+    };
+    pair.broker.order(pair.ticket(Order::Workspace(stop))).await.unwrap();
+    match read_all(&mut stream).await.last {
+        Some(SessionOutput::Aborted { reason }) => assert!(reason.contains("it runs hot"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    let began = Instant::now();
+    while count("^sleep 31[34]").await > 0 {
+        assert!(began.elapsed() < Duration::from_secs(2), "something lives on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // A broker that pushes input nobody reads can still end the session.
     let ticket = pair.ticket(pair.order("alice", &[], Timestamp::MAX));
@@ -551,5 +595,51 @@ async fn a_record_of_the_house_comes_back_and_nothing_else_does() {
     let upload = encrypted(b"reads of a patient", &pair.intake);
     let refused = pair.take_in(keep(), &upload, 1000, false).await.unwrap_err();
     assert_eq!(refused.code, "deposit.crypt4gh");
+    pair.close().await;
+}
+
+/// What goes on when its person has left can still read, until it is stopped or access ends; whoever
+/// comes next sees what their own ticket shows.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_on_can_read_until_its_access_ends() {
+    let pair = Pair::new(Duration::from_secs(60)).await;
+    let dataset = pair.shares.deposit("vendor", &[("note", b"read me\n".to_vec())]).await;
+    let job = |name: &str, secs: u32| {
+        format!(
+            "nohup bash -c 'for i in {{1..{}}}; do cat /data/vendor/note; sleep 0.1; done' > {name} 2>&1 &",
+            secs * 10
+        )
+    };
+    let seen = pair.run("alice", std::slice::from_ref(&dataset), &job("first", 30)).await;
+    assert_eq!(seen.code(), Some(0), "{seen:?}");
+    let events = pair.events.clone();
+    let reads = move || {
+        let closed = |event: &&AgentEvent| {
+            matches!(
+                event,
+                AgentEvent::Observed { what: Observation::FileRead(read), .. } if read.phase == ReadPhase::Closed
+            )
+        };
+        events.lock().unwrap().iter().filter(closed).count()
+    };
+    let before = reads();
+    let began = Instant::now();
+    while reads() < before + 3 {
+        assert!(began.elapsed() < Duration::from_secs(10), "it reads nothing");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let seen = pair.run("alice", &[], "sleep 0.5; tail -n 1 first; cat /data/vendor/note").await;
+    assert_eq!(String::from_utf8_lossy(&seen.out), "cat: /data/vendor/note: Permission denied\n", "{seen:?}");
+    // Access that ends takes the workspace with it.
+    let until = SystemClock.now().plus(Duration::from_millis(1500));
+    let ticket = pair.ticket(pair.order("alice", std::slice::from_ref(&dataset), until));
+    let mut stream = pair.open(ticket, Command::Exec(job("second", 30).into_bytes()), None).await;
+    assert_eq!(read_all(&mut stream).await.code(), Some(0));
+    let began = Instant::now();
+    while !pair.events.lock().unwrap().iter().any(|e| matches!(e, AgentEvent::WorkspaceStopped { .. })) {
+        assert!(began.elapsed() < Duration::from_secs(5), "it was not stopped");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(pair.workspaces.running(), Vec::new());
     pair.close().await;
 }

@@ -122,7 +122,7 @@ async fn needs_root_a_flood_is_counted_and_told_in_few_words() {
     let id = bench.id();
     let data = bench.place.make_data_dir(&id).unwrap();
     let watcher = bench.watcher(&id);
-    let started = bench.place.start(&id, &owner("brca", "alice"), &data, &watcher).await;
+    let started = bench.place.start(&id, &owner("brca", "alice"), &bench.place.limits, &data, &watcher).await;
     let alice = Running(std::sync::Arc::new(started.unwrap()));
     let before = cpu();
     let (said, took) = alice
@@ -258,7 +258,7 @@ async fn needs_root_more_than_the_budget_is_counted_and_not_told() {
     let id = bench.id();
     let data = bench.place.make_data_dir(&id).unwrap();
     let watcher = bench.watcher(&id);
-    let started = bench.place.start(&id, &owner("brca", "alice"), &data, &watcher).await;
+    let started = bench.place.start(&id, &owner("brca", "alice"), &bench.place.limits, &data, &watcher).await;
     let alice = Running(std::sync::Arc::new(started.unwrap()));
     alice.sh(&format!("for n in $(seq {EACH}); do /bin/true; done")).await;
     watcher.finish();

@@ -81,7 +81,7 @@ fn reference(request: &Request, members: &[Membership], grants: &[GrantRule], fa
             }
             return programme(&["security"]);
         }
-        Action::OpenSession | Action::Channel(_) | Action::ReadDataset => {}
+        Action::OpenSession | Action::Channel(_) | Action::ReadDataset | Action::ManageWorkspace => {}
     }
     let Some(study) = &request.study else { return Answer::Deny };
     let Some(stands) = &facts.study else { return Answer::Deny };
@@ -92,6 +92,10 @@ fn reference(request: &Request, members: &[Membership], grants: &[GrantRule], fa
     }
     if !stands.active || stands.until <= request.now {
         return Answer::Deny;
+    }
+    if request.action == Action::ManageWorkspace {
+        let leads = mine.iter().any(|m| m.role.name() == "lead");
+        return if leads { Answer::Permit(BTreeSet::new()) } else { Answer::Deny };
     }
     if let Action::Channel(channel) = request.action {
         let open = stands.channels.names();
@@ -207,6 +211,7 @@ fn asked() -> impl Strategy<Value = (Request, Facts)> {
         Action::ReadDataset,
         Action::ReadDataset,
         Action::ReadDataset,
+        Action::ManageWorkspace,
         Action::Deposit,
         Action::IssueCertificate,
         Action::PlayRecording,

@@ -41,7 +41,7 @@ fn every_administrative_action_takes_its_role() {
         let facts = Facts { programme_roles: vec![row.role.clone()], ..facts() };
         let decision = decide(&request, &set, &facts);
         match row.action {
-            Action::OpenSession | Action::Channel(_) | Action::ReadDataset => {
+            Action::OpenSession | Action::ManageWorkspace | Action::Channel(_) | Action::ReadDataset => {
                 assert_eq!(code(&decision), "not-a-member")
             }
             Action::IssueCertificate => assert_eq!(code(&decision), "permit"),

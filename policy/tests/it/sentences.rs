@@ -35,6 +35,27 @@ fn codes_are_stable_and_sentences_say_what_to_do() {
         (Denial::ChannelNotCertified { channel: policy::Channel::Terminal }, "channel-not-certified", "ask"),
         (Denial::ChannelNotOffered { channel: policy::Channel::X11 }, "channel-not-offered", "-L"),
         (Denial::ForwardElsewhere, "forward-elsewhere", "name localhost"),
+        (
+            Denial::OverLimit {
+                study: study("brca"),
+                limit: policy::Limit::Sessions,
+                most: 10,
+                have: 10,
+                workspace: model::WorkspaceName::default(),
+            },
+            "over-limit",
+            "end one",
+        ),
+        (
+            Denial::WorkspaceHeld {
+                study: study("brca"),
+                workspace: model::WorkspaceName::default(),
+                by: person("lead"),
+                reason: "runs wild".to_owned(),
+            },
+            "workspace-held",
+            "sekisho ws resume",
+        ),
         (Denial::Malformed("reading takes a dataset"), "malformed", "correct"),
         (Denial::Error("table p_17 burst".to_owned()), "error", "tell"),
     ];

@@ -1,7 +1,7 @@
 //! Studies, their members, datasets and grants.
 
 use model::{DatasetId, GrantId, PersonId, StudyId, Timestamp};
-use policy::{ChannelRules, Membership, RecordingRule, SupervisionRule};
+use policy::{ChannelRules, Membership, RecordingRule, StudyLimits, SupervisionRule};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, ModelTrait, QueryFilter, QueryOrder};
 
 use super::{Store, bump, insert, update};
@@ -53,6 +53,11 @@ impl Store {
         supervision: SupervisionRule,
     ) -> Result<u64, StoreError> {
         self.change_study(id, |study| Ok(Study { supervision, ..study })).await
+    }
+
+    /// Says what a study lets its people use; the policy epoch after it.
+    pub async fn set_limits(&self, id: &StudyId, limits: &StudyLimits) -> Result<u64, StoreError> {
+        self.change_study(id, |study| Ok(Study { limits: *limits, ..study })).await
     }
 
     /// Closes a study, for good; the policy epoch after it.
@@ -259,6 +264,7 @@ fn study_row(study: &Study) -> Result<study::Model, StoreError> {
         channels: text::json(&study.channels.names())?,
         recording: text::json(&study.recording)?,
         supervision: text::json(&study.supervision)?,
+        limits: Some(text::json(&study.limits)?),
     })
 }
 
@@ -270,6 +276,10 @@ fn study_record(row: study::Model) -> Result<Study, StoreError> {
     };
     let names: Vec<String> = text::from_json(what, &row.channels)?;
     let channels = ChannelRules::parse(&names).map_err(|_| text::damaged(what, "channels"))?;
+    let limits = match &row.limits {
+        Some(limits) => text::from_json(what, limits)?,
+        None => StudyLimits::default(),
+    };
     Ok(Study {
         id: text::id(what, &row.id)?,
         recording: text::from_json(what, &row.recording)?,
@@ -279,6 +289,7 @@ fn study_record(row: study::Model) -> Result<Study, StoreError> {
         title: row.title,
         state,
         channels,
+        limits,
     })
 }
 

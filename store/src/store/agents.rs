@@ -13,7 +13,13 @@ impl Store {
     /// Records an agent as enrolled, or enrols one anew that is on record.
     pub async fn enrol_agent(&self, id: &AgentId, at: Timestamp) -> Result<(), StoreError> {
         let tx = self.write().await?;
-        let enrolled = Agent { id: id.clone(), enrolled_at: at, last_seen: None, state: AgentState::Active };
+        let enrolled = Agent {
+            id: id.clone(),
+            enrolled_at: at,
+            last_seen: None,
+            draining_since: None,
+            state: AgentState::Active,
+        };
         match find(&tx, id).await? {
             None => insert(&tx, id.as_str(), row(&enrolled)).await?,
             Some(before) => {
@@ -38,6 +44,11 @@ impl Store {
             Ok(Agent { state, ..agent })
         })
         .await
+    }
+
+    /// Notes that an agent takes no new work since then, or that it does again.
+    pub async fn drain_agent(&self, id: &AgentId, since: Option<Timestamp>) -> Result<(), StoreError> {
+        self.change_agent(id, |agent| Ok(Agent { draining_since: since, ..agent })).await
     }
 
     /// An agent, if on record.
@@ -79,6 +90,7 @@ fn row(agent: &Agent) -> Model {
         enrolled_at: agent.enrolled_at.as_millis(),
         last_seen: agent.last_seen.map(Timestamp::as_millis),
         retired_at,
+        draining_since: agent.draining_since.map(Timestamp::as_millis),
     }
 }
 
@@ -91,6 +103,7 @@ fn record(row: Model) -> Result<Agent, StoreError> {
         id: text::id("an agent", &row.id)?,
         enrolled_at: text::at(row.enrolled_at),
         last_seen: row.last_seen.map(text::at),
+        draining_since: row.draining_since.map(text::at),
         state,
     })
 }

@@ -20,6 +20,7 @@ mod policy;
 mod recordings;
 mod sessions;
 mod tokens;
+mod workspaces;
 
 pub use recordings::RecordingFilter;
 

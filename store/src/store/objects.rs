@@ -1,6 +1,6 @@
 //! Objects: files in datasets, and the deposits that bring them.
 
-use model::{DatasetId, ObjectId, Timestamp};
+use model::{BackendId, DatasetId, ObjectId, Timestamp};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder};
 
@@ -40,20 +40,22 @@ impl Store {
         rows.into_iter().map(record).collect()
     }
 
-    /// Completes a deposit: from here on the object can be read. `size` is in bytes.
+    /// Completes a deposit: from here on the object can be read. `size` is in bytes; its shares lie on
+    /// `backends`.
     pub async fn complete_object(
         &self,
         id: &ObjectId,
         size: u64,
         manifest_root: [u8; 32],
+        backends: &[BackendId],
         at: Timestamp,
     ) -> Result<Object, StoreError> {
-        self.change_object(id, |state| state.store(size, manifest_root, at)).await
+        self.change_object(id, backends, |state| state.store(size, manifest_root, at)).await
     }
 
     /// Gives a deposit up, which frees its name.
     pub async fn abandon_object(&self, id: &ObjectId, at: Timestamp) -> Result<Object, StoreError> {
-        self.change_object(id, |state| state.abandon(at)).await
+        self.change_object(id, &[], |state| state.abandon(at)).await
     }
 
     /// Gives up every deposit that is pending (after a restart none is under way); how many.
@@ -72,13 +74,14 @@ impl Store {
     async fn change_object(
         &self,
         id: &ObjectId,
+        backends: &[BackendId],
         change: impl FnOnce(ObjectState) -> Result<ObjectState, TransitionError>,
     ) -> Result<Object, StoreError> {
         let tx = self.write().await?;
         let object = find(&tx, id).await?.ok_or_else(|| StoreError::NotFound(id.to_string()))?;
         let state = change(object.state.clone());
         let state = state.map_err(|source| StoreError::Transition { what: id.to_string(), source })?;
-        let object = Object { state, ..object };
+        let object = Object { state, backends: backends.to_vec(), ..object };
         update(&tx, id.as_str(), row(&object)?).await?;
         tx.commit().await?;
         Ok(object)
@@ -109,6 +112,7 @@ fn row(object: &Object) -> Result<Model, StoreError> {
         size: size.map_err(|_| StoreError::Conflict(format!("{} is too large to record", object.name)))?,
         manifest_root,
         settled_at: settled_at.map(Timestamp::as_millis),
+        backends: if object.backends.is_empty() { None } else { Some(text::json(&object.backends)?) },
     })
 }
 
@@ -130,6 +134,10 @@ fn record(row: Model) -> Result<Object, StoreError> {
         dataset: text::id(what, &row.dataset)?,
         deposited_by: text::id(what, &row.deposited_by)?,
         begun_at: text::at(row.begun_at),
+        backends: match &row.backends {
+            Some(backends) => text::from_json(what, backends)?,
+            None => Vec::new(),
+        },
         state,
         name: row.name.clone(),
     })

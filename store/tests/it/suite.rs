@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use model::{AgentId, DatasetId, GrantId, ObjectId, PersonId, RoleId, SessionId, StudyId, Timestamp};
-use policy::{Grantee, Membership, RecordingMode, RecordingRule};
+use model::{
+    AgentId, BackendId, DatasetId, GrantId, ObjectId, PersonId, RoleId, SessionId, StudyId, Timestamp,
+    WorkspaceId,
+};
+use policy::{Grantee, Limit, Membership, RecordingMode, RecordingRule, StudyLimits};
 use store::{
-    Agent, AgentState, Dataset, DeviceKey, DeviceKeyState, EnrolmentToken, Grant, GrantState, KeptFile,
-    KeptRecord, KeptState, KeptSubject, Object, ObjectState, Person, PersonState, Recording, RecordingFilter,
-    RecordingOutcome, Session, SessionState, Store, StoreError, Study, StudyState, TakeError, TokenSubject,
+    Agent, AgentState, Claim, Dataset, DeviceKey, DeviceKeyState, EnrolmentToken, Grant, GrantState,
+    KeptFile, KeptRecord, KeptState, KeptSubject, Object, ObjectState, Person, PersonState, Recording,
+    RecordingFilter, RecordingOutcome, Session, SessionState, Store, StoreError, Study, StudyState,
+    TakeError, TokenSubject, Workspace, WorkspaceState,
 };
 
 /// Runs every check on every database: a name and how to open an empty store in a folder.
@@ -27,7 +31,8 @@ macro_rules! suite {
                 grants_and_their_revocation, objects_go_through_their_states, names_of_objects_are_unique,
                 agents_are_enrolled_seen_and_retired, sessions_open_and_close,
                 the_epoch_grows_with_whatever_policy_depends_on, a_failed_change_leaves_no_trace,
-                a_snapshot_is_of_one_instant, references_must_exist, odd_text_survives,
+                a_snapshot_is_of_one_instant, workspaces_are_claimed_within_a_number_held_and_removed,
+                studies_keep_their_limits, references_must_exist, odd_text_survives,
                 recordings_are_found_by_what_is_asked_for,
                 records_of_the_house_are_kept_once, parts_of_the_log_are_found_by_their_entries,
             }
@@ -79,6 +84,24 @@ fn study(name: &str) -> Study {
         channels: policy::ChannelRules::default(),
         recording: policy::RecordingRule::default(),
         supervision: policy::SupervisionRule::default(),
+        limits: StudyLimits::default(),
+    }
+}
+
+fn backend(name: &str) -> BackendId {
+    BackendId::from_name(name).unwrap()
+}
+
+fn workspace(id: &str, of: &str, name: &str) -> Workspace {
+    Workspace {
+        id: WorkspaceId::from_name(id).unwrap(),
+        study: StudyId::from_name("brca").unwrap(),
+        person: who(of),
+        name: name.parse().unwrap(),
+        agent: AgentId::from_name("main").unwrap(),
+        created_at: at(5),
+        used_at: at(5),
+        state: WorkspaceState::Open,
     }
 }
 
@@ -114,6 +137,7 @@ fn object(id: &str, on: &str, name: &str) -> Object {
         name: name.to_owned(),
         deposited_by: who("alice"),
         begun_at: at(5),
+        backends: Vec::new(),
         state: ObjectState::Pending,
     }
 }
@@ -291,14 +315,14 @@ async fn objects_go_through_their_states(store: Store) {
     store.create_object(&one).await.unwrap();
     store.create_object(&two).await.unwrap();
     assert_eq!(store.objects(&one.dataset).await.unwrap(), [one.clone(), two.clone()]);
-    let done = store.complete_object(&one.id, u64::MAX >> 1, [7; 32], at(9)).await.unwrap();
+    let done = store.complete_object(&one.id, u64::MAX >> 1, [7; 32], &[backend("a")], at(9)).await.unwrap();
     let stored = ObjectState::Stored { size: u64::MAX >> 1, manifest_root: [7; 32], at: at(9) };
-    assert_eq!(done.state, stored);
+    assert_eq!((&done.state, done.backends.as_slice()), (&stored, &[backend("a")][..]));
     assert_eq!(store.object(&one.id).await.unwrap(), Some(done));
-    let again = store.complete_object(&one.id, 1, [8; 32], at(10)).await;
+    let again = store.complete_object(&one.id, 1, [8; 32], &[], at(10)).await;
     assert!(matches!(again, Err(StoreError::Transition { .. })));
     assert!(matches!(store.abandon_object(&one.id, at(10)).await, Err(StoreError::Transition { .. })));
-    let huge = store.complete_object(&two.id, u64::MAX, [8; 32], at(10)).await;
+    let huge = store.complete_object(&two.id, u64::MAX, [8; 32], &[], at(10)).await;
     assert!(matches!(huge, Err(StoreError::Conflict(_))));
 
     assert_eq!(store.abandon_pending(at(11)).await.unwrap(), 1);
@@ -394,8 +418,13 @@ async fn agents_are_enrolled_seen_and_retired(store: Store) {
     store.enrol_agent(&id, at(5)).await.unwrap();
     store.agent_seen(&id, at(9)).await.unwrap();
     store.agent_seen(&id, at(8)).await.unwrap();
-    let seen =
-        |enrolled, state| Agent { id: id.clone(), enrolled_at: at(enrolled), last_seen: Some(at(9)), state };
+    let seen = |enrolled, state| Agent {
+        id: id.clone(),
+        enrolled_at: at(enrolled),
+        last_seen: Some(at(9)),
+        draining_since: None,
+        state,
+    };
     assert_eq!(store.agents().await.unwrap(), [seen(5, AgentState::Active)]);
     store.retire_agent(&id, at(10)).await.unwrap();
     assert_eq!(store.agent(&id).await.unwrap(), Some(seen(5, AgentState::Retired { at: at(10) })));
@@ -552,6 +581,49 @@ async fn a_snapshot_is_of_one_instant(store: Store) {
     assert_eq!((brca.epoch, brca.grants.len()), (last.epoch, 20));
     assert_eq!(brca.memberships, [member("alice", "brca")]);
     policy::PolicySet::build(last.epoch, &last.memberships, &last.grants).unwrap();
+}
+
+async fn workspaces_are_claimed_within_a_number_held_and_removed(store: Store) {
+    let store = furnished(store).await;
+    store.enrol_agent(&AgentId::from_name("main").unwrap(), at(1)).await.unwrap();
+    let main = workspace("w1", "alice", "main");
+    assert_eq!(store.claim_workspace(&main, 2).await.unwrap(), Claim::Made);
+    let later = Workspace { used_at: at(9), agent: AgentId::from_name("other").unwrap(), ..main.clone() };
+    assert_eq!(store.claim_workspace(&later, 2).await.unwrap(), Claim::Known(main.clone()));
+    let used = Workspace { used_at: at(9), ..main.clone() };
+    assert_eq!(store.workspace(&main.id).await.unwrap(), Some(used), "it stays where it lies");
+    assert_eq!(store.claim_workspace(&workspace("w2", "alice", "big"), 2).await.unwrap(), Claim::Made);
+    let third = workspace("w3", "alice", "third");
+    assert_eq!(store.claim_workspace(&third, 2).await.unwrap(), Claim::TooMany(2));
+    assert_eq!(store.workspace(&third.id).await.unwrap(), None);
+    assert_eq!(store.claim_workspace(&workspace("w4", "bob", "main"), 2).await.unwrap(), Claim::Made);
+    let names = |all: Vec<Workspace>| all.into_iter().map(|w| w.name.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(store.workspaces_of(&who("alice")).await.unwrap()), ["big", "main"]);
+    assert_eq!(store.workspaces_in(&main.study).await.unwrap().len(), 3);
+    assert_eq!(store.workspaces().await.unwrap().len(), 3);
+    let twice = Workspace { id: WorkspaceId::from_name("w5").unwrap(), ..main.clone() };
+    assert!(matches!(store.claim_workspace(&twice, 9).await, Err(StoreError::Conflict(_))));
+
+    store.hold_workspace(&main.id, at(11), &who("bob"), "runs wild").await.unwrap();
+    let held = WorkspaceState::Held { at: at(11), by: who("bob"), reason: "runs wild".to_owned() };
+    assert_eq!(store.workspace(&main.id).await.unwrap().unwrap().state, held);
+    store.release_workspace(&main.id).await.unwrap();
+    assert_eq!(store.workspace(&main.id).await.unwrap().unwrap().state, WorkspaceState::Open);
+    store.remove_workspace(&main.id).await.unwrap();
+    assert!(matches!(store.remove_workspace(&main.id).await, Err(StoreError::NotFound(_))));
+    assert_eq!(store.claim_workspace(&third, 2).await.unwrap(), Claim::Made);
+}
+
+async fn studies_keep_their_limits(store: Store) {
+    let store = furnished(store).await;
+    let id = study("brca").id;
+    let before = store.policy_epoch().await.unwrap();
+    let mut limits = StudyLimits::default();
+    limits.set(Limit::Sessions, 10).unwrap();
+    limits.set(Limit::Disk, 1024).unwrap();
+    assert_eq!(store.set_limits(&id, &limits).await.unwrap(), before + 1);
+    assert_eq!(store.study(&id).await.unwrap().unwrap().limits, limits);
+    assert_eq!(store.study(&study("heart").id).await.unwrap().unwrap().limits, StudyLimits::default());
 }
 
 async fn references_must_exist(store: Store) {

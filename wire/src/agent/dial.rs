@@ -199,22 +199,36 @@ impl Dialler {
         let (send, recv) = connection.open_bi().await.map_err(LinkEnd::from)?;
         let mut sender = Sender::new(send);
         let mut receiver = Receiver::new(recv);
-        sender.send(AgentControl::Hello(self.hello.clone())).await?;
+        let load = {
+            let mut latest = self.shared.load();
+            latest.1 = true;
+            latest.0.clone()
+        };
+        sender.send(AgentControl::Hello(Hello { load, ..self.hello.clone() })).await?;
         match receiver.next().await? {
             Some(BrokerControl::Welcome { td, .. }) => Ok((sender, receiver, td)),
             Some(BrokerControl::Reject { reason }) => Err(Failure::Rejected(reason)),
-            Some(BrokerControl::Ack { .. } | BrokerControl::Accept { .. }) | None => {
-                Err(Failure::ControlEnded)
-            }
+            Some(BrokerControl::Ack { .. } | BrokerControl::Accept { .. } | BrokerControl::Order { .. })
+            | None => Err(Failure::ControlEnded),
         }
     }
 
     async fn send_reports(&self, sender: &mut Sender<AgentControl>) -> Result<Never, Failure> {
         loop {
             let next = self.shared.reports().next_to_send();
-            match next {
-                Some(report) => sender.send(AgentControl::Report(report)).await?,
-                None => self.shared.pending.notified().await,
+            let load = {
+                let mut latest = self.shared.load();
+                (!std::mem::replace(&mut latest.1, true)).then(|| latest.0.clone())
+            };
+            let waits = next.is_none() && load.is_none();
+            if let Some(report) = next {
+                sender.send(AgentControl::Report(report)).await?;
+            }
+            if let Some(load) = load {
+                sender.send(AgentControl::Load(load)).await?;
+            }
+            if waits {
+                self.shared.pending.notified().await;
             }
         }
     }
@@ -227,6 +241,9 @@ impl Dialler {
                     self.shared.room.add_permits(done);
                 }
                 Some(BrokerControl::Accept { state }) => drop(self.accepted.send_replace(Some(state))),
+                Some(BrokerControl::Order { ticket }) => {
+                    drop(self.orders.send(Incoming::Workspace(ticket)).await);
+                }
                 _ => return Err(Failure::ControlEnded),
             }
         }

@@ -54,7 +54,7 @@ pub trait Script: Message {
     fn is_over(state: Self::State) -> bool;
 }
 
-/// `Hello`, then reports with rising numbers; it ends with the connection.
+/// `Hello`, then reports with rising numbers and, between them, loads; it ends with the connection.
 impl Script for AgentControl {
     type State = Option<u64>;
 
@@ -62,6 +62,8 @@ impl Script for AgentControl {
         match (state, self) {
             (None, AgentControl::Hello(_)) => Ok(Some(0)),
             (None, AgentControl::Report(_)) => Err(Violation::TooEarly("Report")),
+            (None, AgentControl::Load(_)) => Err(Violation::TooEarly("Load")),
+            (Some(last), AgentControl::Load(_)) => Ok(Some(last)),
             (Some(_), AgentControl::Hello(_)) => Err(Violation::Again("Hello")),
             (Some(last), AgentControl::Report(report)) => rising(last, report.seq).map(Some),
         }
@@ -93,6 +95,8 @@ impl Script for BrokerControl {
             (Admission::Pending, BrokerControl::Reject { .. }) => Ok(Admission::Rejected),
             (Admission::Pending, BrokerControl::Ack { .. }) => Err(Violation::TooEarly("Ack")),
             (Admission::Pending, BrokerControl::Accept { .. }) => Err(Violation::TooEarly("Accept")),
+            (Admission::Pending, BrokerControl::Order { .. }) => Err(Violation::TooEarly("Order")),
+            (Admission::Welcome(last), BrokerControl::Order { .. }) => Ok(Admission::Welcome(last)),
             (Admission::Welcome(last), BrokerControl::Ack { seq }) => {
                 rising(last, *seq).map(Admission::Welcome)
             }
@@ -144,7 +148,7 @@ impl Script for SessionInput {
     fn step(&self, state: Input) -> Result<Input, Violation> {
         match (state, self) {
             (Input::Over, _) => Err(Violation::TooLate("session input")),
-            (_, SessionInput::Kill { .. }) => Ok(Input::Over),
+            (_, SessionInput::Kill { .. } | SessionInput::Leave { .. }) => Ok(Input::Over),
             (state, SessionInput::Resize(_) | SessionInput::Signal(_)) => Ok(state),
             (Input::Flowing, SessionInput::Stdin(_)) => Ok(Input::Flowing),
             (Input::Flowing, SessionInput::StdinEof) => Ok(Input::Ended),

@@ -42,12 +42,19 @@ fn hello() -> Hello {
         intake_key: [7; 32],
         keeping_key: [8; 32],
         backends: vec![("backend:a".parse().unwrap(), "Tsukuba".into())],
+        near: vec!["backend:a".parse().unwrap()],
         capacity: 8,
+        load: load(),
     }
 }
 
+fn load() -> Load {
+    let running = Running { workspace: "ws:w".parse().unwrap(), sessions: 1, idle_secs: 0 };
+    Load { sessions: 1, cpu_permille: 250, memory_permille: 400, running: vec![running] }
+}
+
 fn opened() -> SessionOutput {
-    SessionOutput::Opened { workspace: "ws:w".parse().unwrap(), cold: true }
+    SessionOutput::Opened { workspace: "ws:w".parse().unwrap(), cold: true, notices: vec!["full".into()] }
 }
 
 #[test]

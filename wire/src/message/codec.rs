@@ -3,8 +3,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::{
-    AgentControl, BrokerControl, DepositInput, DepositOutput, FetchInput, FetchOutput, Hello, Order, Refused,
-    SessionInput, SessionOutput, VERSION,
+    AgentControl, BrokerControl, DepositInput, DepositOutput, FetchInput, FetchOutput, Hello, Load, Order,
+    Refused, SessionInput, SessionOutput, VERSION,
 };
 use crate::frame::{Frame, FrameError, Tag, put_control, put_data};
 
@@ -22,6 +22,7 @@ impl Message for AgentControl {
         match &self {
             AgentControl::Hello(hello) => put_control(Tag::Hello, hello, out),
             AgentControl::Report(report) => put_control(Tag::Report, report, out),
+            AgentControl::Load(load) => put_control(Tag::Load, load, out),
         }
     }
 
@@ -29,6 +30,7 @@ impl Message for AgentControl {
         Ok(Some(match frame.tag {
             Tag::Hello => AgentControl::Hello(hello(&frame)?),
             Tag::Report => AgentControl::Report(frame.control()?),
+            Tag::Load => AgentControl::Load(frame.control()?),
             _ => return Ok(None),
         }))
     }
@@ -44,7 +46,9 @@ fn hello(frame: &Frame) -> Result<Hello, FrameError> {
             intake_key: [0; 32],
             keeping_key: [0; 32],
             backends: Vec::new(),
+            near: Vec::new(),
             capacity: 0,
+            load: Load::default(),
         }),
         _ => Err(error),
     })
@@ -57,6 +61,7 @@ impl Message for BrokerControl {
             BrokerControl::Reject { reason } => put_control(Tag::Reject, reason, out),
             BrokerControl::Ack { seq } => put_control(Tag::Ack, seq, out),
             BrokerControl::Accept { state } => put_control(Tag::Accept, state, out),
+            BrokerControl::Order { ticket } => put_control(Tag::ControlOrder, ticket, out),
         }
     }
 
@@ -69,6 +74,7 @@ impl Message for BrokerControl {
             Tag::Reject => BrokerControl::Reject { reason: frame.control()? },
             Tag::Ack => BrokerControl::Ack { seq: frame.control()? },
             Tag::Accept => BrokerControl::Accept { state: frame.control()? },
+            Tag::ControlOrder => BrokerControl::Order { ticket: frame.control()? },
             _ => return Ok(None),
         }))
     }
@@ -101,6 +107,7 @@ impl Message for SessionInput {
             SessionInput::Resize(size) => put_control(Tag::Resize, &size, out)?,
             SessionInput::Signal(name) => put_control(Tag::Signal, &name, out)?,
             SessionInput::Kill { reason } => put_control(Tag::Kill, &reason, out)?,
+            SessionInput::Leave { reason } => put_control(Tag::Leave, &reason, out)?,
         }
         Ok(())
     }
@@ -112,6 +119,7 @@ impl Message for SessionInput {
             Tag::Resize => SessionInput::Resize(frame.control()?),
             Tag::Signal => SessionInput::Signal(frame.control()?),
             Tag::Kill => SessionInput::Kill { reason: frame.control()? },
+            Tag::Leave => SessionInput::Leave { reason: frame.control()? },
             _ => return Ok(None),
         }))
     }
@@ -120,7 +128,9 @@ impl Message for SessionInput {
 impl Message for SessionOutput {
     fn encode(self, out: &mut VecDeque<Bytes>) -> Result<(), FrameError> {
         match self {
-            SessionOutput::Opened { workspace, cold } => put_control(Tag::Opened, &(workspace, cold), out)?,
+            SessionOutput::Opened { workspace, cold, notices } => {
+                put_control(Tag::Opened, &(workspace, cold, notices), out)?;
+            }
             SessionOutput::Refused(refused) => put_control(Tag::SessionRefused, &refused, out)?,
             SessionOutput::Stdout(data) => put_data(Tag::Stdout, data, out),
             SessionOutput::Stderr(data) => put_data(Tag::Stderr, data, out),
@@ -134,8 +144,8 @@ impl Message for SessionOutput {
     fn decode(frame: Frame) -> Result<Option<Self>, FrameError> {
         Ok(Some(match frame.tag {
             Tag::Opened => {
-                let (workspace, cold) = frame.control()?;
-                SessionOutput::Opened { workspace, cold }
+                let (workspace, cold, notices) = frame.control()?;
+                SessionOutput::Opened { workspace, cold, notices }
             }
             Tag::SessionRefused => SessionOutput::Refused(frame.control::<Refused>()?),
             Tag::Stdout => SessionOutput::Stdout(frame.data()?),

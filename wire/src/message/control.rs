@@ -9,6 +9,8 @@ pub enum AgentControl {
     Hello(Hello),
     /// Something happened. Sent again after a reconnection until it is acknowledged.
     Report(Report),
+    /// How much is going on. The latest counts; nobody records it.
+    Load(Load),
 }
 
 /// Broker → agent on the control stream.
@@ -37,6 +39,12 @@ pub enum BrokerControl {
         /// The digits that stand for the state, as the agent told them.
         state: String,
     },
+    /// Do something that needs no stream: a sealed ticket for a workspace. What comes of it is told
+    /// by a report.
+    Order {
+        /// The sealed ticket; the agent checks it again.
+        ticket: Vec<u8>,
+    },
 }
 
 /// Who the agent is and what it can do.
@@ -55,8 +63,39 @@ pub struct Hello {
     pub keeping_key: [u8; 32],
     /// The backends whose shares the agent can reach, each with the institution that runs it.
     pub backends: Vec<(BackendId, String)>,
+    /// Those of them that are near: in the same building, or as good as.
+    pub near: Vec<BackendId>,
     /// How many sessions may run at once.
     pub capacity: u32,
+    /// How much is going on, as [`AgentControl::Load`] tells later.
+    pub load: Load,
+}
+
+/// The most workspaces that one [`Load`] names.
+pub const RUNNING_MAX: usize = 512;
+
+/// How much is going on at an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Load {
+    /// Sessions that run.
+    pub sessions: u32,
+    /// How busy the host's processors are, in thousandths of all of them.
+    pub cpu_permille: u16,
+    /// How much of the host's memory is in use, in thousandths.
+    pub memory_permille: u16,
+    /// The workspaces that run, at most [`RUNNING_MAX`].
+    pub running: Vec<Running>,
+}
+
+/// A workspace that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// Which.
+    pub workspace: WorkspaceId,
+    /// How many sessions are in it.
+    pub sessions: u32,
+    /// For how many seconds nobody has been in it.
+    pub idle_secs: u32,
 }
 
 /// An [`AgentEvent`] with its place in the order of the agent's reports.

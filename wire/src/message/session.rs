@@ -86,8 +86,14 @@ pub enum SessionInput {
     Resize(WindowSize),
     /// Deliver a signal, named as in RFC 4254 section 6.9, without `SIG`.
     Signal(String),
-    /// End the session at once.
+    /// End the session at once, with every process that it started.
     Kill {
+        /// Why, for the agent's log.
+        reason: String,
+    },
+    /// The person is gone: the session ends as a terminal does that is hung up, and what was made to
+    /// outlive that goes on.
+    Leave {
         /// Why, for the agent's log.
         reason: String,
     },
@@ -102,6 +108,8 @@ pub enum SessionOutput {
         workspace: WorkspaceId,
         /// Whether the workspace was started for this session.
         cold: bool,
+        /// What the person should know of it, such as that its disk is full.
+        notices: Vec<String>,
     },
     /// First and last: it does not run.
     Refused(Refused),
@@ -161,6 +169,7 @@ impl fmt::Debug for SessionInput {
             SessionInput::Resize(size) => f.debug_tuple("Resize").field(size).finish(),
             SessionInput::Signal(name) => f.debug_tuple("Signal").field(name).finish(),
             SessionInput::Kill { reason } => f.debug_struct("Kill").field("reason", reason).finish(),
+            SessionInput::Leave { reason } => f.debug_struct("Leave").field("reason", reason).finish(),
         }
     }
 }
@@ -168,7 +177,7 @@ impl fmt::Debug for SessionInput {
 impl fmt::Debug for SessionOutput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SessionOutput::Opened { workspace, cold } => {
+            SessionOutput::Opened { workspace, cold, .. } => {
                 f.debug_struct("Opened").field("workspace", workspace).field("cold", cold).finish()
             }
             SessionOutput::Refused(refused) => f.debug_tuple("Refused").field(refused).finish(),

@@ -10,7 +10,7 @@ use model::ambient::OsEntropy;
 use model::{Clock, ManualClock, Timestamp};
 use wire::agent::BrokerLink;
 use wire::broker::{AgentLink, AgentListener};
-use wire::message::{Command, Hello, OpenSession, VERSION};
+use wire::message::{Command, Hello, Load, OpenSession, VERSION};
 use wire::{Limits, Tls};
 
 /// When the tests take place.
@@ -88,7 +88,9 @@ pub fn hello() -> Hello {
         intake_key: [9; 32],
         keeping_key: [8; 32],
         backends: Vec::new(),
+        near: Vec::new(),
         capacity: 4,
+        load: Load::default(),
     }
 }
 

@@ -13,7 +13,7 @@ use wire::{Limits, StreamError, broker};
 use crate::party::{World, narrow, order, soon};
 
 fn opened() -> SessionOutput {
-    SessionOutput::Opened { workspace: "ws:w".parse().unwrap(), cold: false }
+    SessionOutput::Opened { workspace: "ws:w".parse().unwrap(), cold: false, notices: Vec::new() }
 }
 
 async fn next_session(agent: &wire::agent::BrokerLink) -> wire::agent::SessionStream {

@@ -12,6 +12,7 @@ use wire::message::Pty;
 
 use super::identity::Standing;
 use super::{Connection, RECORDED_REFUSALS};
+use crate::ssh::choose::{self, Asked as Meant, Found, Words};
 use crate::ssh::input::InputBuffer;
 use crate::ssh::screen::Screen;
 use crate::ssh::session::{self, Line, Wish};
@@ -79,7 +80,15 @@ impl Connection {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return;
         }
-        let Standing::Admitted { entry, study, principal } = &self.standing else { return };
+        let Standing::Admitted { entry, asked, principal } = &self.standing else { return };
+        let target = match asked.find(&self.services, &entry.person).await {
+            Ok(Found::One(target)) => target,
+            Ok(Found::Several(_) | Found::None) => {
+                return reject(reply, "name the workspace whose port you mean: ssh STUDY+WORKSPACE@gate")
+                    .await;
+            }
+            Err(refusal) => return reject(reply, &refusal.message).await,
+        };
         let port = match u16::try_from(port) {
             Ok(port) if port != 0 && is_loopback(host) => port,
             _ => {
@@ -88,7 +97,7 @@ impl Connection {
                 let told = if self.recorded > RECORDED_REFUSALS {
                     ENOUGH.to_owned()
                 } else {
-                    match self.services.gate.refuse_forward(entry, study, &detail).await {
+                    match self.services.gate.refuse_forward(entry, &target.study, &detail).await {
                         Ok(refusal) | Err(refusal) => refusal.message,
                     }
                 };
@@ -98,7 +107,7 @@ impl Connection {
         };
         let wish = Wish {
             entry: entry.clone(),
-            study: study.clone(),
+            target,
             certificate: rules(principal),
             purpose: None,
             wanted: Wanted::Forward(port),
@@ -126,10 +135,10 @@ impl Connection {
             let (entry, visit) = (entry.clone(), visit.clone());
             return self.visit(channel, &asked, entry, visit, session);
         }
-        let Standing::Admitted { entry, study, principal } = &self.standing else {
+        let Standing::Admitted { entry, asked: meant, principal } = &self.standing else {
             return session.channel_failure(channel);
         };
-        let (entry, study, certificate) = (entry.clone(), study.clone(), rules(principal));
+        let (entry, meant, certificate) = (entry.clone(), meant.clone(), rules(principal));
         let forced = principal.permits.force_command.clone();
         let fits = !matches!(&asked, Asked::Exec(line) if line.len() > COMMAND);
         if !fits || !matches!(self.channels.get(&channel), Some(State::Waiting(_))) {
@@ -153,19 +162,39 @@ impl Connection {
             Asked::Exec(line) => (Wanted::Exec(String::from_utf8_lossy(&line).into_owned()), line),
         };
         let (pty, purpose) = (setup.pty, setup.purpose);
-        let wish = Wish {
+        let words = Words::of(pty.is_some(), &setup.env);
+        let (env, notes) = (setup.env, setup.notes);
+        let wish = move |target| Wish {
             entry,
-            study,
+            target,
             certificate,
             purpose,
             wanted,
             line,
             original,
             pty,
-            env: setup.env,
-            notes: setup.notes,
+            env,
+            notes,
         };
-        self.run(wish, screen, input, session.handle());
+        let handle = session.handle();
+        if let Meant::Named(target) = meant {
+            self.run(wish(target), screen, input, handle);
+            return Ok(());
+        }
+        let Standing::Admitted { entry, .. } = &self.standing else {
+            return session.channel_failure(channel);
+        };
+        let (services, line, entry) = (Arc::clone(&self.services), self.line(handle), entry.clone());
+        self.services.tasks.spawn(async move {
+            let settled = tokio::select! {
+                settled = choose::settle(&services, &entry, &meant, &screen, &input, words) => settled,
+                () = services.stopping.cancelled() => None,
+            };
+            match settled {
+                Some(target) => session::run(services, wish(target), screen, input, line).await,
+                None => input.close(),
+            }
+        });
         Ok(())
     }
 
@@ -194,9 +223,13 @@ impl Connection {
     }
 
     fn run(&self, wish: Wish, screen: Screen, input: Arc<InputBuffer>, handle: Handle) {
-        let line = Line { handle, knife: self.knife.clone(), gone: self.gone.clone() };
+        let line = self.line(handle);
         let services = Arc::clone(&self.services);
         self.services.tasks.spawn(session::run(services, wish, screen, input, line));
+    }
+
+    fn line(&self, handle: Handle) -> Line {
+        Line { handle, knife: self.knife.clone(), gone: self.gone.clone() }
     }
 
     /// Turns down something that comes with a channel; the person reads why when the command
@@ -211,15 +244,24 @@ impl Connection {
 
     /// Asks the gate for something: the reason, if the answer is no.
     pub(super) async fn turn_away(&mut self, kind: Kind, detail: &str) -> Option<String> {
-        let Standing::Admitted { entry, study, principal } = &self.standing else {
+        let Standing::Admitted { entry, asked, principal } = &self.standing else {
             return Some(String::new());
         };
         if self.recorded >= RECORDED_REFUSALS {
             return Some(ENOUGH.to_owned());
         }
         let detail: String = detail.chars().take(300).collect();
-        let asked = self.services.gate.weigh_channel(entry, study, rules(principal), kind, &detail).await;
-        let refusal = asked.err()?;
+        // What is weighed here is offered to nobody: where it was meant to be does not matter.
+        let found = match asked.study() {
+            Some(study) => Some(study.clone()),
+            None => match self.services.gate.choices(&entry.person).await {
+                Ok(choices) => choices.into_iter().next().map(|choice| choice.study),
+                Err(refusal) => return Some(refusal.message),
+            },
+        };
+        let Some(study) = found else { return Some("you are a member of no study".to_owned()) };
+        let weighed = self.services.gate.weigh_channel(entry, &study, rules(principal), kind, &detail).await;
+        let refusal = weighed.err()?;
         self.recorded += 1;
         Some(refusal.message)
     }

@@ -2,12 +2,12 @@
 
 use certs::Principal;
 use gate::{Entry, Via};
-use model::StudyId;
 use russh::keys::ssh_key::{Certificate, HashAlg};
 use russh::server::{Auth, Session, VerifiedPublicKey};
 use russh::{Disconnect, MethodKind, MethodSet};
 
 use super::{Connection, FAREWELL, RECORDED_REFUSALS};
+use crate::ssh::choose::{self, Asked};
 use crate::ssh::refusals::{Refused, certificate_refused};
 use crate::ssh::supervise::Visit;
 
@@ -18,7 +18,7 @@ pub(super) enum Standing {
     /// A key is proved, and it opens nothing.
     Condemned { reason: String },
     /// In.
-    Admitted { entry: Entry, study: StudyId, principal: Box<Principal> },
+    Admitted { entry: Entry, asked: Asked, principal: Box<Principal> },
     /// In, to look at somebody else's session.
     Visitor { entry: Entry, visit: Visit },
 }
@@ -88,8 +88,8 @@ impl Connection {
                     via: Via::Ssh,
                     key_fingerprint: principal.key_fingerprint.clone(),
                 };
-                if let Ok(study) = StudyId::from_name(user) {
-                    self.standing = Standing::Admitted { entry, study, principal: Box::new(principal) };
+                if let Some(asked) = choose::parse(user, &principal.person) {
+                    self.standing = Standing::Admitted { entry, asked, principal: Box::new(principal) };
                     return Auth::Accept;
                 }
                 // What a certificate forces, it forces here too: and this is no command.

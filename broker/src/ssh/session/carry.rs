@@ -10,7 +10,8 @@ use tokio::time::timeout;
 use wire::broker::{SessionReceiver, SessionSender, SessionStream};
 use wire::message::{SessionInput, SessionOutput};
 
-use super::end::End;
+use super::end::{End, LAST_WORDS};
+use crate::drain::{Drain, Stage, in_words};
 use crate::happening::Happening;
 use crate::ssh::Services;
 use crate::ssh::files::Files;
@@ -30,6 +31,8 @@ pub(super) struct Carried<'a> {
     pub(super) files: Option<&'a Files>,
     /// What others say to the person.
     pub(super) words: &'a tokio::sync::Mutex<mpsc::Receiver<String>>,
+    /// How the host of the workspace goes out of service.
+    pub(super) host: &'a Drain,
 }
 
 impl Carried<'_> {
@@ -45,14 +48,46 @@ impl Carried<'_> {
                 end = self.unrecorded() => end,
                 end = self.left_alone() => end,
                 end = self.spoken_to() => end,
+                end = self.drained() => end,
                 end = self.outward(receiver) => end,
                 end = self.inward(sender, input) => end,
             }
         };
-        if let Some(reason) = end.for_agent() {
-            let _ = timeout(TELL_AGENT, stream.sender.kill(reason)).await;
+        if let Some(last) = end.for_agent() {
+            let _ = timeout(TELL_AGENT, stream.sender.end(last)).await;
         }
         end
+    }
+
+    /// Tells the person that the gate or the host of the workspace goes out of service; returns when
+    /// that is.
+    async fn drained(&self) -> End {
+        let (mut gate, mut host) = (Stage::Open, Stage::Open);
+        loop {
+            let (what, what_is_left, stage) = tokio::select! {
+                stage = self.services.drain.after(gate) => {
+                    gate = stage;
+                    ("This gate", "goes on", stage)
+                }
+                stage = self.host.after(host) => {
+                    host = stage;
+                    ("The host of this workspace", "ends with it", stage)
+                }
+            };
+            match stage {
+                Stage::Open => {}
+                Stage::Closing(within) => {
+                    let text = format!(
+                        "{what} is taken out of service in {}. Finish what you are at; what you leave running with nohup or tmux {what_is_left}.",
+                        in_words(within)
+                    );
+                    // A client that does not read must not hold up the end.
+                    let _ = timeout(LAST_WORDS, self.screen.say(&text)).await;
+                }
+                Stage::Over if gate == Stage::Over => return End::Stopping,
+                Stage::Over => return End::Draining,
+            }
+        }
     }
 
     async fn inward(&self, sender: &mut SessionSender, input: &InputBuffer) -> End {

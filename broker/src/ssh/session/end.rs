@@ -8,7 +8,7 @@ use russh::Disconnect;
 use russh::server::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use wire::message::Exited;
+use wire::message::{Exited, SessionInput};
 
 use crate::recordings::Recorder;
 use crate::ssh::Services;
@@ -24,7 +24,7 @@ pub(crate) const UNAVAILABLE: u8 = 69;
 pub(super) const TRY_LATER: u8 = 75;
 
 /// How long the last words may take when a session is ended.
-const LAST_WORDS: Duration = Duration::from_millis(350);
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(350);
 /// How long a client may take to hang up by itself after them.
 const HANG_UP: Duration = Duration::from_millis(200);
 /// How long the disconnect may take before the connection is cut.
@@ -58,19 +58,24 @@ pub(super) enum End {
     Stopping,
     /// It must be recorded, and cannot be, for this reason.
     NotRecorded(String),
+    /// The host of the workspace is taken out of service.
+    Draining,
 }
 
 impl End {
-    /// What the agent is told, if it has to be.
-    pub(super) fn for_agent(&self) -> Option<String> {
+    /// What the agent is told, if it has to be. Whoever leaves, or is sent away for a while, leaves
+    /// what was made to go on; what may no longer be is killed.
+    pub(super) fn for_agent(&self) -> Option<SessionInput> {
+        let leave = |reason: &str| Some(SessionInput::Leave { reason: reason.to_owned() });
         match self {
             End::Exited(_) | End::AgentLost => None,
             // Either the agent ended it, and hears nothing any more, or this side did.
-            End::Aborted(reason) => Some(reason.clone()),
-            End::ClientGone => Some("the client left".to_owned()),
-            End::PermitEnded(cause) => Some(cause.cause.code().to_owned()),
-            End::Stopping => Some("the broker is stopping".to_owned()),
-            End::NotRecorded(_) => Some("it cannot be recorded".to_owned()),
+            End::Aborted(reason) => Some(SessionInput::Kill { reason: reason.clone() }),
+            End::ClientGone => leave("the client left"),
+            End::PermitEnded(cause) => Some(SessionInput::Kill { reason: cause.cause.code().to_owned() }),
+            End::Stopping => leave("the broker is stopping"),
+            End::Draining => leave("the host is taken out of service"),
+            End::NotRecorded(_) => Some(SessionInput::Kill { reason: "it cannot be recorded".to_owned() }),
         }
     }
 }
@@ -114,8 +119,8 @@ pub(super) async fn finish(
         }
         End::AgentLost => {
             closing.await;
-            let text = "The host of this workspace was lost. Connect again; what ran there is gone.";
-            screen.fail(text, UNAVAILABLE).await
+            let text = "The host of this workspace was lost from sight. Connect again in a moment: what you left running there with nohup or tmux is there still, unless the host itself went down.";
+            screen.fail(text, TRY_LATER).await
         }
         End::ClientGone => {
             closing.await;
@@ -130,9 +135,14 @@ pub(super) async fn finish(
             Ok(())
         }
         End::Stopping => {
-            let text = "This gate is being stopped by its operators, and your session with it. Connect again in a few minutes.";
+            let text = "This gate is being stopped by its operators, and your session with it. Connect again in a few minutes; what you left running with nohup or tmux goes on.";
             tokio::join!(closing, hang_up(screen, line, text, TRY_LATER));
             Ok(())
+        }
+        End::Draining => {
+            closing.await;
+            let text = "The host of this workspace is taken out of service, and your session ends. Connect again later.";
+            screen.fail(text, TRY_LATER).await
         }
     }
 }
@@ -190,6 +200,10 @@ fn told(end: &End) -> (SessionExit, Option<EndCause>) {
         }
         End::Stopping => {
             let text = "the broker is stopping";
+            (aborted(text), Some(ours(audit::EndCause::Shutdown, text)))
+        }
+        End::Draining => {
+            let text = "the host of the workspace is taken out of service";
             (aborted(text), Some(ours(audit::EndCause::Shutdown, text)))
         }
     }

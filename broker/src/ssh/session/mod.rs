@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit::{Event, EventKind, RecordingMode};
-use gate::{Entry, OpenSession, Permit, Refusal, RefusalKind, SessionRequest, Wanted};
-use model::{AgentId, StudyId};
+use gate::{Entry, OpenSession, Permit, Refusal, RefusalKind, SessionRequest, Target, Wanted};
+use model::AgentId;
 use policy::CertificateRules;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,18 +20,23 @@ use wire::broker::{AgentLink, SessionStream};
 use wire::message::{Command, Pty, SessionOutput};
 
 use super::Services;
+use super::choose;
 use super::files::Files;
 use super::followers::Followers;
 use super::input::InputBuffer;
 use super::rate::TooOften;
 use super::screen::{Gone, Screen};
 use super::stage::{Bill, Stage, size_of};
+use crate::drain;
 use crate::recordings::{Recorder, Sheet};
 use carry::{Carried, degraded};
 pub(crate) use end::Line;
 use end::{End, TRY_LATER, finish};
 pub(crate) use end::{NOT_PERMITTED, UNAVAILABLE};
 
+/// What is told to whoever comes while the gate goes out of service.
+const CLOSING: &str =
+    "This gate is being taken out of service by its operators. Connect again in a few minutes.";
 /// How long an agent may take to start a workspace.
 const START: Duration = Duration::from_secs(60);
 
@@ -42,7 +47,7 @@ const COMPANY: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(crate) struct Wish {
     pub(crate) entry: Entry,
-    pub(crate) study: StudyId,
+    pub(crate) target: Target,
     pub(crate) certificate: CertificateRules,
     pub(crate) purpose: Option<String>,
     pub(crate) wanted: Wanted,
@@ -93,20 +98,33 @@ async fn serve(
         }
         return screen.fail(&text, TRY_LATER).await;
     }
+    if services.drain.stage() != drain::Stage::Open {
+        return screen.fail(CLOSING, TRY_LATER).await;
+    }
     let Ok(_slot) = services.slots.clone().try_acquire_owned() else {
         return screen
             .fail("Too many sessions are open at this gate. Try again in a few minutes.", UNAVAILABLE)
             .await;
     };
-    let Some(link) = services.hub.choose() else {
-        record_refused(services, &wish, "no_host", "no host for workspaces is connected").await;
-        let text = "No host for workspaces is connected at the moment. Try again in a few minutes; the operators see this too.";
-        return screen.fail(text, UNAVAILABLE).await;
+    let at = match services.gate.whereabouts(&wish.entry.person, &wish.target).await {
+        Ok(at) => at,
+        Err(refusal) => return refuse(screen, &refusal).await,
+    };
+    let link = match services.hub.place(&at) {
+        Ok(link) => link,
+        Err(none) => {
+            let text = none.to_string();
+            record_refused(services, &wish, none.code(), &text).await;
+            return screen.fail(&text, UNAVAILABLE).await;
+        }
     };
     // Not interrupted when the client leaves: what was opened is closed properly below.
     let permit = match services.gate.open_session(&wish.entry, &asked(&wish, link.agent())).await {
         Ok(permit) => permit,
-        Err(refusal) => return refuse(screen, &refusal).await,
+        Err(refusal) => {
+            let refusal = choose::with_advice(services, &wish.entry.person, refusal).await;
+            return refuse(screen, &refusal).await;
+        }
     };
     for notice in &permit.action().notices {
         screen.say(notice).await.ok();
@@ -130,8 +148,13 @@ async fn serve(
         },
     };
     let (end, refused) = match started {
-        Ok(stream) => {
+        Ok((stream, notices)) => {
+            services.hub.entered(&services.gate, &link, &permit.action().workspace);
+            for notice in notices {
+                screen.say(&notice).await.ok();
+            }
             screen.opened().await;
+            let host = services.hub.drain(link.agent());
             let carried = Carried {
                 services,
                 screen,
@@ -139,6 +162,7 @@ async fn serve(
                 followers: &followers,
                 files: files.as_ref(),
                 words: &words,
+                host: &host,
             };
             (carried.carry(stream, input).await, None)
         }
@@ -153,7 +177,8 @@ async fn serve(
 
 fn asked(wish: &Wish, agent: &AgentId) -> SessionRequest {
     SessionRequest {
-        study: wish.study.clone(),
+        study: wish.target.study.clone(),
+        workspace: wish.target.workspace.clone(),
         purpose: wish.purpose.clone(),
         agent: agent.clone(),
         pty: wish.pty.is_some(),
@@ -167,7 +192,7 @@ async fn record_refused(services: &Services, wish: &Wish, code: &str, reason: &s
     let kind = EventKind::SessionRefused { code: code.to_owned(), reason: reason.to_owned() };
     let mut event = Event::new(services.gate.now(), kind);
     event.person = Some(wish.entry.person.clone());
-    event.study = Some(wish.study.clone());
+    event.study = Some(wish.target.study.clone());
     event.peer = wish.entry.peer.map(|peer| peer.to_string());
     if let Err(refusal) = services.gate.record(&event).await {
         tracing::error!(code = %refusal.code, "a refusal could not be recorded");
@@ -274,7 +299,7 @@ async fn start(
     permit: &Permit<OpenSession>,
     wish: &Wish,
     input: &InputBuffer,
-) -> Result<SessionStream, NotStarted> {
+) -> Result<(SessionStream, Vec<String>), NotStarted> {
     let ticket = services
         .gate
         .session_ticket(permit, link.agent())
@@ -302,7 +327,7 @@ async fn start(
         () = services.stopping.cancelled() => Err(End::Stopping),
     };
     match opened.map_err(NotStarted::End)? {
-        (stream, SessionOutput::Opened { .. }) => Ok(stream),
+        (stream, SessionOutput::Opened { notices, .. }) => Ok((stream, notices)),
         (_, SessionOutput::Refused(refused)) => {
             Err(NotStarted::Refused { code: refused.code, message: refused.message })
         }
