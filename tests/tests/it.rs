@@ -17,6 +17,8 @@ mod kept;
 mod recordings;
 #[path = "it/sessions.rs"]
 mod sessions;
+#[path = "it/workspaces.rs"]
+mod workspaces;
 
 fn folder(name: &str) -> Result<std::path::PathBuf> {
     let dir = std::env::temp_dir().join(format!("sekisho-test-{name}"));
