@@ -33,6 +33,7 @@ refused "take PID 1's socket" cat /proc/1/fd/0
 refused "enter PID 1's root" ls /proc/1/root/
 [ "$(ls -d /proc/[0-9]* | wc -l)" -lt 20 ] && ok "no processes of the host" || hole "processes of the host"
 call "ptrace(ATTACH, 1)" 101 1 16 1 0 0
+kill -CONT 1 2> /dev/null # where that could be done, PID 1 has stopped
 call "process_vm_readv" 310 1 1 0 0 0 0 0
 call "pidfd_getfd" 438 1 0 0 0
 

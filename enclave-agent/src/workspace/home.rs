@@ -5,12 +5,12 @@
 //! nobody else notices. A disk grows with its limit; it does not shrink. Where an operator has chosen
 //! plain folders instead, nothing bounds a home but the host's own disk.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -56,24 +56,14 @@ impl Homes {
         if !disk.exists() {
             self.make(owner, &disk, mib).await?;
         }
-        let file = fs::OpenOptions::new().write(true).open(&disk)?;
-        let grows = file.metadata()?.len() < mib << 20;
-        if grows {
-            file.set_len(mib << 20)?;
+        if fs::metadata(&disk)?.len() < mib << 20 {
+            grow(&disk, mib).await?;
         }
-        drop(file);
         make_dir(at, 0o700)?;
         let options = ["-t", "ext4", "-o", "loop,nosuid,nodev,noatime,discard"].map(OsStr::new);
         run("mount", options.into_iter().chain([disk.as_os_str(), at.as_os_str()])).await?;
-        let ready = async {
-            if grows {
-                let device = device_of(at)?;
-                run("resize2fs", [OsStr::new(&device)]).await?;
-            }
-            let _ = fs::remove_dir(at.join("lost+found"));
-            own(at)
-        };
-        if let Err(error) = ready.await {
+        let _ = fs::remove_dir(at.join("lost+found"));
+        if let Err(error) = own(at) {
             close(at);
             return Err(error);
         }
@@ -216,31 +206,40 @@ fn bytes_below(dir: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// The device that is mounted at a path (proc(5), `mountinfo`).
-fn device_of(at: &Path) -> io::Result<String> {
-    let info = fs::read_to_string("/proc/self/mountinfo")?;
-    let at = at.to_string_lossy();
-    let mut found = info.lines().filter(|line| line.split(' ').nth(4) == Some(&*at));
-    let device =
-        found.next_back().and_then(|line| line.split(" - ").nth(1)?.split(' ').nth(1).map(str::to_owned));
-    device.ok_or_else(|| io::Error::other("what was mounted is not there"))
+/// Enlarges a disk that nobody has mounted, after a look at whether all is well in it. A mounted one
+/// would take a capability that an agent in a container may lack (`CAP_SYS_RESOURCE`). Until the file is
+/// as long as it should be, the next start does all of this again.
+async fn grow(disk: &Path, mib: u64) -> io::Result<()> {
+    let checked =
+        output("e2fsck", ["-f", "-p"].map(OsStr::new).into_iter().chain([disk.as_os_str()])).await?;
+    // 1: errors were found and corrected (e2fsck(8)).
+    if !matches!(checked.status.code(), Some(0 | 1)) {
+        return Err(failed("e2fsck", &checked));
+    }
+    let new = OsString::from(format!("{mib}M"));
+    run("resize2fs", [disk.as_os_str(), &new]).await
 }
 
-/// Runs one of the host's programs.
+/// Runs one of the host's programs and demands success.
 async fn run<'a>(program: &str, words: impl IntoIterator<Item = &'a OsStr>) -> io::Result<()> {
+    let ran = output(program, words).await?;
+    if ran.status.success() { Ok(()) } else { Err(failed(program, &ran)) }
+}
+
+fn failed(program: &str, ran: &Output) -> io::Error {
+    let said = [&ran.stderr[..], &ran.stdout].concat();
+    let said: String = String::from_utf8_lossy(&said).trim().chars().take(300).collect();
+    io::Error::other(format!("{program} failed: {said}"))
+}
+
+async fn output<'a>(program: &str, words: impl IntoIterator<Item = &'a OsStr>) -> io::Result<Output> {
     let mut command = Command::new(program);
     command.args(words);
     command.env_clear().env("PATH", PATH).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
     let ran = tokio::time::timeout(PATIENCE, command.output()).await;
     let ran =
         ran.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("{program} did not finish")))?;
-    let output =
-        ran.map_err(|error| io::Error::new(error.kind(), format!("{program} cannot be run: {error}")))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(300).collect();
-    Err(io::Error::other(format!("{program} failed: {said}")))
+    ran.map_err(|error| io::Error::new(error.kind(), format!("{program} cannot be run: {error}")))
 }
 
 #[cfg(test)]

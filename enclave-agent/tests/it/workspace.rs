@@ -55,7 +55,8 @@ async fn the_probe_finds_what_there_is_to_find() {
         .split(' ')
         .map(|name| format!("CAP_{name}"))
         .collect();
-    spec["process"]["args"] = json!(["/bin/bash", "-c", PROBE]);
+    // Not as PID 1, which some attempts are made on.
+    spec["process"]["args"] = json!(["/bin/bash", "-c", "/bin/bash -c \"$0\"; exit $?", PROBE]);
     spec["process"]["cwd"] = json!("/home/alice");
     spec["process"]["noNewPrivileges"] = json!(false);
     for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
