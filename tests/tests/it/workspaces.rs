@@ -198,8 +198,8 @@ fn needs_root_what_runs_outlives_the_broker_and_nothing_outlives_the_agent() -> 
     ensure!(code == Some(75) && said.contains("lost from sight"), "{code:?}: {said}");
     house.event(&["session_closed", "the host of the workspace was lost"])?;
     house.back()?;
-    let gone = house.inside("brca", &format!("ls -d /proc/{job}; wc -l < ticks"))?;
-    ensure!(gone.complaint().contains("No such file") && !gone.text().is_empty(), "{gone:?}");
+    let gone = house.inside("brca", "pgrep -f 'echo x >> tick[s]'; wc -l < ticks")?.ok()?.text();
+    ensure!(gone.parse::<usize>().is_ok(), "{gone}");
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let own = house.dir.join("node/agent/disks");
     let loops = run("losetup").args("--list --noheadings --output BACK-FILE").go()?.text();
@@ -230,6 +230,13 @@ fn needs_root_what_runs_outlives_the_broker_and_nothing_outlives_the_agent() -> 
 /// Another agent of the same node.
 struct Agent {
     child: Child,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
 }
 
 impl Agent {
@@ -275,16 +282,10 @@ fn needs_root_workspaces_are_placed_and_agents_go_out_of_service() -> Result<()>
     let house = House::new("ws-agents")?;
     house.inside("brca", "echo here > note")?.ok()?;
     let second = Agent::start(&house, "hall-2")?;
-    let on = |who: &str| -> Result<String> {
-        let ws = format!(
-            "ws:brca.admin{}",
-            who.strip_prefix("brca+").map(|n| format!(".{n}")).unwrap_or_default()
-        );
-        let event = house.node.events()?.into_iter().rev().find(|event| {
-            event.to_string().contains("session_opened") && event.to_string().contains(&format!("\"{ws}\""))
-        });
-        let text = event.context("no session")?.to_string();
-        Ok(if text.contains("agent:hall-2") { "hall-2" } else { "main" }.to_owned())
+    let on = |who: &str| -> Result<&str> {
+        let name = who.strip_prefix("brca+").map(|name| format!(".{name}")).unwrap_or_default();
+        let event = house.event(&["session_opened", &format!("\"ws:brca.admin{name}\"")])?.to_string();
+        Ok(if event.contains("agent:hall-2") { "hall-2" } else { "main" })
     };
     house.sekisho("agent drain main --within 4s")?;
     let live = house.live("brca+new")?;
@@ -295,7 +296,6 @@ fn needs_root_workspaces_are_placed_and_agents_go_out_of_service() -> Result<()>
     })?;
     house.sekisho("agent drain main --undo")?;
     ensure!(house.inside("brca", "cat note")?.ok()?.text() == "here", "its home is elsewhere");
-    ensure!(on("brca")? == "main", "it moved");
 
     // Told, and ended with a word.
     house.sekisho("agent drain hall-2 --within 2s")?;
@@ -354,11 +354,8 @@ fn needs_root_libraries_mounts_and_editors_work() -> Result<()> {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clients/libssh.py");
     let ran = run(python)
         .arg(script)
-        .arg("127.0.0.1")
-        .arg(house.node.ports.ssh.to_string())
-        .arg("brca")
+        .args(&format!("127.0.0.1 {} brca", house.node.ports.ssh))
         .arg(house.device.home.join("id_ed25519"))
-        .arg(house.device.home.join("id_ed25519-cert.pub"))
         .go()?
         .ok()?;
     ensure!(ran.text().matches("held:").count() == 2, "{ran:?}");
