@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 pub mod collector;
 pub mod command;
+pub mod crowd;
 pub mod measure;
 pub mod node;
 pub mod plaintext;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::command::{Run, run, wait_for};
+use tests::crowd;
 use tests::measure::{Figure, median, report};
 use tests::node::{Device, Node, Ports};
 
@@ -53,6 +54,7 @@ fn main() -> Result<()> {
 struct Bench {
     node: Node,
     device: Device,
+    people: Vec<Device>,
     direct: PathBuf,
     sshd: Sshd,
 }
@@ -69,9 +71,14 @@ impl Drop for Sshd {
 impl Bench {
     fn set_up(dir: &Path) -> Result<Bench> {
         let (node, admin) = Node::with_a_study(dir, "bench", &[&tests::data().join("q.fa")])?;
-        let node = sessions::roomy(node)?;
+        let node = crowd::roomy(node, sessions::CROWD + 100)?;
+        let people = crowd::people(dir, &node, &admin, "bench", sessions::PEOPLE, sessions::CROWD)?;
+        // Each opens a workspace when it is first entered; that is not what is measured.
+        for person in &people {
+            person.ssh("bench", "").arg("true").go()?.ok()?;
+        }
         let (sshd, direct) = direct_sshd(dir, &admin.home)?;
-        Ok(Bench { node, device: admin, direct, sshd })
+        Ok(Bench { node, device: admin, people, direct, sshd })
     }
 
     fn ours(&self, options: &str) -> Run {

@@ -2,16 +2,15 @@
 //! hundreds of them cost.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::unistd::Pid;
 use tests::command::Run;
+use tests::crowd::Terminal;
 use tests::measure::{Figure, median};
-use tests::node::Node;
 
 use crate::Bench;
 
@@ -22,36 +21,12 @@ const COLD: usize = 9;
 const KEYS: usize = 300;
 const KEY_ROUNDS: usize = 4;
 /// Terminals that are open at once, and how many hands open them.
-const CROWD: usize = 500;
+pub const CROWD: usize = 500;
 const HANDS: usize = 8;
+/// Whose they are.
+pub const PEOPLE: usize = 5;
 /// How long an idle crowd rests before its memory is looked at.
 const REST: Duration = Duration::from_secs(3);
-
-/// A far side that gives back what it gets; its own command line does not hold the word it says first.
-const MIRROR: &str = "stty raw -echo; printf '@@%s@@' READY; exec cat";
-const READY: &[u8] = b"@@READY@@";
-
-/// The same node with room for the crowd.
-pub fn roomy(node: Node) -> Result<Node> {
-    let (dir, ports) = (node.dir.clone(), node.ports);
-    node.stop()?;
-    for (room, wishes) in [
-        ("broker", vec![("#: max_sessions = 256", "max_sessions = 600")]),
-        (
-            "agent",
-            vec![("#: sessions = 256", "sessions = 600"), ("#: [limits]", "[limits]\nprocesses = 4000")],
-        ),
-    ] {
-        let path = dir.join(room).join("config.toml");
-        let mut text = fs::read_to_string(&path)?;
-        for (default, wish) in wishes {
-            ensure!(text.contains(default), "{} has no {default:?}", path.display());
-            text = text.replacen(default, wish, 1);
-        }
-        fs::write(&path, text)?;
-    }
-    Node::up(&dir, ports)
-}
 
 impl Bench {
     /// Milliseconds from nothing to the end of `true`, with the workspace running.
@@ -93,10 +68,12 @@ impl Bench {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..KEY_ROUNDS {
             for (run, all) in [(self.ours("-tt"), &mut ours), (self.theirs("-tt"), &mut theirs)] {
-                let mut mirror = Mirror::open(&run)?;
-                let mut took = mirror.strike(KEYS)?;
-                all.append(&mut took);
-                mirror.close()?;
+                let mut terminal = Terminal::open(&run)?;
+                for at in 0..KEYS {
+                    let took = terminal.strike(b'a' + (at % 26) as u8)?;
+                    all.push(took.as_secs_f64() * 1e6);
+                }
+                terminal.close()?;
             }
         }
         let at = |values: &mut Vec<f64>, share: f64| {
@@ -117,8 +94,10 @@ impl Bench {
     pub fn crowd(&self) -> Result<Vec<Figure>> {
         let broker = self.node.process("sekisho-broker")?;
         let sshd = Pid::from_raw(self.sshd.0.id().cast_signed());
-        let (our_rate, our_size) = crowd(|| self.ours("-tt"), || resident(broker))?;
-        let (their_rate, their_size) = crowd(|| self.theirs("-tt"), || proportional(sshd))?;
+        // As many people as it takes that nobody opens more at once than one person may.
+        let ours = |at: usize| self.people[at % self.people.len()].ssh("bench", "-tt");
+        let (our_rate, our_size) = crowd(ours, || resident(broker))?;
+        let (their_rate, their_size) = crowd(|_| self.theirs("-tt"), || proportional(sshd))?;
         Ok(vec![
             Figure::more_is_better("ssh/rate", "/s", our_rate, "sshd", their_rate),
             Figure::less_is_better("ssh/idle/rss", "KiB", our_size, "sshd", their_size),
@@ -135,18 +114,18 @@ fn ended(run: Run) -> Result<f64> {
 }
 
 /// Opens the crowd: how many a second, and KiB that each takes.
-fn crowd(run: impl Fn() -> Run + Sync, size: impl Fn() -> Result<f64>) -> Result<(f64, f64)> {
+fn crowd(run: impl Fn(usize) -> Run + Sync, size: impl Fn() -> Result<f64>) -> Result<(f64, f64)> {
     // One that stays: what the first session sets up is not counted to the others.
-    let first = Mirror::open(&run())?;
+    let first = Terminal::open(&run(0))?;
     let before = size()?;
     let (began, left) = (Instant::now(), Mutex::new(CROWD));
-    let opened: Vec<Result<Vec<Mirror>>> = std::thread::scope(|scope| {
+    let opened: Vec<Result<Vec<Terminal>>> = std::thread::scope(|scope| {
         let hands: Vec<_> = (0..HANDS)
             .map(|_| {
                 scope.spawn(|| {
                     let mut mine = Vec::new();
-                    while take(&left) {
-                        mine.push(Mirror::open(&run())?);
+                    while let Some(at) = take(&left) {
+                        mine.push(Terminal::open(&run(at))?);
                     }
                     Ok(mine)
                 })
@@ -165,74 +144,19 @@ fn crowd(run: impl Fn() -> Run + Sync, size: impl Fn() -> Result<f64>) -> Result
     std::thread::sleep(REST);
     let each = (size()? - before) / CROWD as f64;
     // One that does not answer any more was not idle but dead.
-    for mirror in &mut open {
-        mirror.strike(1)?;
+    for terminal in &mut open {
+        terminal.strike(b'k')?;
     }
-    for mirror in open {
-        mirror.close()?;
+    for terminal in open {
+        terminal.close()?;
     }
     Ok((CROWD as f64 / took, each))
 }
 
-fn take(left: &Mutex<usize>) -> bool {
-    let Ok(mut left) = left.lock() else { return false };
-    let some = *left > 0;
-    *left = left.saturating_sub(1);
-    some
-}
-
-/// A terminal at whose far end every key comes back.
-struct Mirror {
-    child: Child,
-    keys: ChildStdin,
-    screen: ChildStdout,
-}
-
-impl Mirror {
-    fn open(run: &Run) -> Result<Mirror> {
-        let mut child = run
-            .command()
-            .arg(MIRROR)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let (keys, screen) =
-            (child.stdin.take().context("no stdin")?, child.stdout.take().context("no stdout")?);
-        let mut mirror = Mirror { child, keys, screen };
-        let mut seen = Vec::new();
-        let mut byte = [0];
-        while !seen.ends_with(READY) {
-            mirror.screen.read_exact(&mut byte).with_context(|| {
-                format!("{}: it ended after {:?}", run.line(), String::from_utf8_lossy(&seen))
-            })?;
-            seen.push(byte[0]);
-        }
-        Ok(mirror)
-    }
-
-    /// Microseconds for each of `count` keys.
-    fn strike(&mut self, count: usize) -> Result<Vec<f64>> {
-        let mut took = Vec::with_capacity(count);
-        let mut back = [0];
-        for at in 0..count {
-            let key = [b'a' + (at % 26) as u8];
-            let began = Instant::now();
-            self.keys.write_all(&key)?;
-            self.screen.read_exact(&mut back)?;
-            took.push(began.elapsed().as_secs_f64() * 1e6);
-            ensure!(back == key, "another key came back");
-        }
-        Ok(took)
-    }
-
-    fn close(mut self) -> Result<()> {
-        drop(self.keys);
-        // The terminal is raw: the end of input is no end there.
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
+fn take(left: &Mutex<usize>) -> Option<usize> {
+    let mut left = left.lock().ok()?;
+    *left = left.checked_sub(1)?;
+    Some(*left)
 }
 
 /// KiB resident of one process.
