@@ -23,6 +23,8 @@ pub struct Disperser {
     threshold: Threshold,
     matrix: Matrix,
     kernel: Kernel,
+    /// From how many bytes of shares on a run of blocks is written past the caches.
+    far: usize,
 }
 
 impl Disperser {
@@ -35,7 +37,18 @@ impl Disperser {
     pub fn with_kernel(threshold: Threshold, kernel: Kernel) -> Disperser {
         let (k, n) = (threshold.k() as u8, threshold.n() as u8);
         let (known, wanted): (Vec<u8>, Vec<u8>) = (1..=n).partition(|x| *x <= k);
-        Disperser { threshold, matrix: Matrix::interpolating(&known, &wanted), kernel }
+        Disperser { threshold, matrix: Matrix::interpolating(&known, &wanted), kernel, far: FAR }
+    }
+
+    /// The same with runs that are already large with so many bytes of shares.
+    #[cfg(test)]
+    pub(super) fn far_from(self, far: usize) -> Disperser {
+        Disperser { far, ..self }
+    }
+
+    /// Whether so many bytes of shares, made by one call, are written past the caches.
+    pub(super) fn writes_past_caches(&self, bytes: usize) -> bool {
+        bytes >= self.far && can_write_far(self.kernel)
     }
 
     /// What it spreads for.
@@ -75,15 +88,16 @@ impl Disperser {
         let n = self.threshold.n();
         let len: usize = data.chunks(block).map(|plain| self.piece_len(plain.len())).sum();
         let rows = data.len().div_ceil(block) * (n + 1);
-        let counts = [(n, macs.len()), (n, shares.len()), (rows, tags.len())];
-        if let Some((expected, actual)) = counts.into_iter().find(|(expected, actual)| expected != actual) {
-            return Err(CodecError::Count { expected, actual });
+        self.threshold.check_one_each([macs.len(), shares.len()])?;
+        if tags.len() != rows {
+            return Err(CodecError::Count { expected: rows, actual: tags.len() });
         }
         if shares.iter().any(|share| share.len() != len) {
             return Err(CodecError::Lengths);
         }
         let mut sealed = vec![0; block.min(data.len())];
-        let mut desk = Desk::new(shares, self.piece_len(sealed.len()), self.kernel);
+        let far = self.writes_past_caches(n * len);
+        let mut desk = Desk::new(shares, self.piece_len(sealed.len()), far);
         let (mut from, mut before) = (0, None::<Spread<'_>>);
         for ((at, plain), row) in data.chunks(block).enumerate().zip(tags.chunks_exact_mut(n + 1)) {
             let Some((own, tags)) = row.split_first_mut() else { break };
@@ -107,9 +121,7 @@ impl Disperser {
     /// The length of a share.
     fn check(&self, data: &[u8], shares: &[&mut [u8]]) -> Result<usize, CodecError> {
         let len = self.piece_len(data.len());
-        if shares.len() != self.threshold.n() {
-            return Err(CodecError::Count { expected: self.threshold.n(), actual: shares.len() });
-        }
+        self.threshold.check_one_each([shares.len()])?;
         if shares.iter().any(|share| share.len() != len) {
             return Err(CodecError::Lengths);
         }
@@ -138,8 +150,8 @@ impl Disperser {
     }
 }
 
-/// Where the shares of one block lie until they are tagged: in their places, or, if those are larger
-/// than the caches and this machine can write past them, in the cache.
+/// Where the shares of one block lie until they are tagged: in their places, or, if those are to be
+/// written past the caches, in the cache.
 struct Desk<'a, 'b> {
     shares: &'a mut [&'b mut [u8]],
     /// The parts of all shares one after the other; empty if they lie in their places.
@@ -149,10 +161,9 @@ struct Desk<'a, 'b> {
 }
 
 impl<'a, 'b> Desk<'a, 'b> {
-    fn new(shares: &'a mut [&'b mut [u8]], piece: usize, kernel: Kernel) -> Desk<'a, 'b> {
+    fn new(shares: &'a mut [&'b mut [u8]], piece: usize, far: bool) -> Desk<'a, 'b> {
         let width = piece.next_multiple_of(LINE);
-        let large = shares.iter().map(|share| share.len()).sum::<usize>() >= FAR;
-        let near = if large && writes_far(kernel) { vec![0; width * shares.len()] } else { Vec::new() };
+        let near = if far { vec![0; width * shares.len()] } else { Vec::new() };
         Desk { shares, near, width }
     }
 
@@ -174,14 +185,13 @@ impl<'a, 'b> Desk<'a, 'b> {
 
     /// Puts everything in its place.
     fn clear(&mut self, range: &Range<usize>) {
-        for (part, share) in self.near.chunks(self.width).zip(self.shares.iter_mut()) {
-            write_far(&part[..range.len()], &mut share[range.clone()]);
-        }
+        let parts = self.near.chunks(self.width).map(|part| &part[..range.len()]);
+        write_far(parts.zip(self.shares.iter_mut().map(|share| &mut share[range.clone()])));
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-fn writes_far(kernel: Kernel) -> bool {
+fn can_write_far(kernel: Kernel) -> bool {
     kernel == Kernel::best() && fused::copies()
 }
 
@@ -189,13 +199,13 @@ fn writes_far(kernel: Kernel) -> bool {
 use fused::copy as write_far;
 
 #[cfg(not(target_arch = "x86_64"))]
-fn writes_far(_: Kernel) -> bool {
+fn can_write_far(_: Kernel) -> bool {
     false
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn write_far(from: &[u8], to: &mut [u8]) {
-    to.copy_from_slice(from);
+fn write_far<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a mut [u8])>) {
+    pairs.for_each(|(from, to)| to.copy_from_slice(from));
 }
 
 /// Shares of one block that wait for their tags.

@@ -145,25 +145,26 @@ pub(super) fn copies() -> bool {
     is_x86_feature_detected!("avx512f")
 }
 
-/// Copies `from` to `to`, which is as long: whole lines past the caches, what there is of others
-/// through them.
-pub(super) fn copy(from: &[u8], to: &mut [u8]) {
-    assert!(copies() && from.len() == to.len());
-    let (from_start, from) = from.split_at(from.len().min(to_next_line([&*to].into_iter()).unwrap_or(0)));
-    let (to_start, to) = to.split_at_mut(from_start.len());
-    to_start.copy_from_slice(from_start);
-    let (from_steps, from_rest) = from.as_chunks();
-    let (to_steps, to_rest) = to.as_chunks_mut();
-    // SAFETY: AVX-512F is there, as asserted; there are as many steps on either side, and those of `to`
-    // begin with a line.
-    unsafe {
-        copy_steps(from_steps, to_steps);
-        _mm_sfence();
+/// Copies the first of each pair to the second, which is as long: whole lines past the caches, what
+/// there is of others through them.
+pub(super) fn copy<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a mut [u8])>) {
+    assert!(copies());
+    for (from, to) in pairs {
+        assert!(from.len() == to.len());
+        let start = from.len().min(to_next_line([&*to].into_iter()).unwrap_or(0));
+        let ((from_start, from), (to_start, to)) = (from.split_at(start), to.split_at_mut(start));
+        let ((from_steps, from_rest), (to_steps, to_rest)) = (from.as_chunks(), to.as_chunks_mut());
+        to_start.copy_from_slice(from_start);
+        to_rest.copy_from_slice(from_rest);
+        // SAFETY: AVX-512F is there, as asserted, and the steps of `to` begin with a line.
+        unsafe { copy_steps(from_steps, to_steps) };
     }
-    to_rest.copy_from_slice(from_rest);
+    // SAFETY: SSE belongs to the architecture. One fence is enough: what was written is lent to this
+    // function until it ends.
+    unsafe { _mm_sfence() };
 }
 
-/// There are as many steps on either side, and those of `to` begin with a line.
+/// The steps of `to` begin with a line.
 #[target_feature(enable = "avx512f")]
 unsafe fn copy_steps(from: &[Step], to: &mut [Step]) {
     for (from, to) in from.iter().zip(to) {

@@ -4,7 +4,6 @@ use zeroize::Zeroizing;
 
 use super::cipher::{Cipher, NONCE_LEN, TAG_LEN};
 use super::ghash::{Backlog, Ghash, Kernel};
-use super::{CodecError, Threshold};
 
 /// AES-256-GMAC: GCM with an empty plaintext and what is tagged as its additional data (NIST
 /// SP 800-38D, section 3), so that any GCM checks a tag.
@@ -44,18 +43,6 @@ impl Mac {
 
     pub(super) fn begin(&self) -> Tagging<'_> {
         Tagging { mac: self, state: Zeroizing::new(0), len: 0 }
-    }
-
-    /// One for each of the `n` shares.
-    pub(super) fn begin_each(
-        macs: &[Mac],
-        threshold: Threshold,
-        tags: usize,
-    ) -> Result<Vec<Tagging<'_>>, CodecError> {
-        match [macs.len(), tags].into_iter().find(|actual| *actual != threshold.n()) {
-            Some(actual) => Err(CodecError::Count { expected: threshold.n(), actual }),
-            None => Ok(macs.iter().map(Mac::begin).collect()),
-        }
     }
 }
 

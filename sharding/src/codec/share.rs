@@ -107,7 +107,8 @@ impl Splitter {
         tags: &mut [[u8; TAG_LEN]],
     ) -> Result<(), CodecError> {
         self.check(secret, shares)?;
-        let mut tagging = Mac::begin_each(macs, self.threshold, tags.len())?;
+        self.threshold.check_one_each([macs.len(), tags.len()])?;
+        let mut tagging: Vec<_> = macs.iter().map(Mac::begin).collect();
         let mut strides = strides(0..secret.len()).peekable();
         if let Some(first) = strides.peek() {
             self.draw(first.clone(), random, shares);
@@ -145,9 +146,7 @@ impl Splitter {
     }
 
     fn check(&self, secret: &[u8], shares: &[&mut [u8]]) -> Result<(), CodecError> {
-        if shares.len() != self.threshold.n() {
-            return Err(CodecError::Count { expected: self.threshold.n(), actual: shares.len() });
-        }
+        self.threshold.check_one_each([shares.len()])?;
         if shares.iter().any(|share| share.len() != secret.len()) {
             return Err(CodecError::Lengths);
         }

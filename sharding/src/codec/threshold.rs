@@ -78,6 +78,12 @@ impl Threshold {
         Ok(points.iter().map(|point| point.0).collect())
     }
 
+    /// Whether there is one of everything, of which there are so many, for every share.
+    pub(super) fn check_one_each<const N: usize>(self, counts: [usize; N]) -> Result<(), CodecError> {
+        let wrong = counts.into_iter().find(|actual| *actual != self.n());
+        wrong.map_or(Ok(()), |actual| Err(CodecError::Count { expected: self.n(), actual }))
+    }
+
     /// The points of all shares, `1..=n`.
     pub fn shares(self) -> impl Iterator<Item = ShareIndex> {
         (1..=self.n).map(ShareIndex)

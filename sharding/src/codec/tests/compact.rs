@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::{combine, generator, interpolate, pattern, points_at, split, subsets};
 use crate::codec::cipher::Cipher;
 use crate::codec::ghash;
+use crate::codec::share::FAR;
 use crate::codec::{
     CodecError, Disperser, Gatherer, Kernel, Mac, RandomStream, Rebuilder, Sealer, Splitter, Threshold,
 };
@@ -143,39 +144,154 @@ fn tagging_on_the_way_is_tagging_afterwards() {
     }
 }
 
-#[test]
-fn a_run_of_blocks_is_sealed_spread_and_tagged_as_each_would_be_alone() {
-    let (key, block) = ([9; 32], 5000);
-    let nonces = |at: usize| [at as u8 + 1; 12];
-    let narrow_and_wide = [Cipher::narrow as fn(&[u8; 32]) -> Cipher, Cipher::new];
-    for (kernel, cipher) in ghash::Kernel::available().flat_map(|kernel| narrow_and_wide.map(|c| (kernel, c)))
-    {
-        for (k, n) in [(2, 3), (3, 5), (4, 32)] {
-            let threshold = Threshold::new(k, n).unwrap();
-            let disperser = Disperser::new(threshold);
-            let sealer = Sealer::on(cipher(&key), kernel);
-            let macs: Vec<Mac> = (0..n).map(|x| Mac::on(cipher(&[x; 32]), kernel)).collect();
-            for len in [0, 1, 4999, 5000, 5001, 10_000, 22_222] {
-                let data = pattern(len);
-                let mut alone = vec![Vec::new(); usize::from(n)];
-                let mut expected = Vec::new();
-                for (at, plain) in data.chunks(block).enumerate() {
-                    let mut sealed = vec![0; plain.len()];
-                    expected.push(Sealer::new(&key).seal(&nonces(at), plain, &mut sealed));
-                    let shares = disperse(Kernel::best(), threshold, &sealed);
-                    for ((all, share), mac) in alone.iter_mut().zip(shares).zip(&macs) {
-                        expected.push(mac.tag(&nonces(at), &share));
-                        all.extend(share);
-                    }
-                }
-                let mut shares = vec![vec![0xee; alone[0].len()]; usize::from(n)];
-                let mut tags = vec![[0xee; 16]; expected.len()];
-                let mut slices: Vec<&mut [u8]> = shares.iter_mut().map(Vec::as_mut_slice).collect();
-                let keys = (&sealer, macs.as_slice());
-                disperser.seal_and_disperse(keys, nonces, (&data, block), &mut slices, &mut tags).unwrap();
-                assert!(tags == expected && shares == alone, "{k} of {n}, {len} bytes, {kernel:?}");
+/// A run of blocks, and what is to come of it.
+struct Run {
+    threshold: Threshold,
+    data: Vec<u8>,
+    block: usize,
+    shares: Vec<Vec<u8>>,
+    tags: Vec<[u8; 16]>,
+}
+
+const KEY: [u8; 32] = [9; 32];
+
+fn nonces(at: usize) -> [u8; 12] {
+    std::array::from_fn(|byte| ((at + 1) >> (8 * (byte % 4))) as u8)
+}
+
+impl Run {
+    /// Every block sealed, spread and tagged alone, one step after the other.
+    fn new((k, n): (u8, u8), len: usize, block: usize) -> Run {
+        let (threshold, data) = (Threshold::new(k, n).unwrap(), pattern(len));
+        let (sealer, macs) = (Sealer::new(&KEY), (0..n).map(|x| Mac::new(&[x; 32])).collect::<Vec<_>>());
+        let (mut shares, mut tags) = (vec![Vec::new(); usize::from(n)], Vec::new());
+        for (at, plain) in data.chunks(block).enumerate() {
+            let mut sealed = vec![0; plain.len()];
+            tags.push(sealer.seal(&nonces(at), plain, &mut sealed));
+            let pieces = disperse(Kernel::best(), threshold, &sealed);
+            for ((share, piece), mac) in shares.iter_mut().zip(pieces).zip(&macs) {
+                tags.push(mac.tag(&nonces(at), &piece));
+                share.extend(piece);
             }
         }
+        Run { threshold, data, block, shares, tags }
+    }
+
+    /// Does it at once, into buffers that begin `offsets` bytes (the first, the second, the first …)
+    /// behind a line, and compares: also what lies around the buffers.
+    fn check(&self, disperser: &Disperser, (sealer, macs): (&Sealer, &[Mac]), offsets: [usize; 2]) {
+        const AROUND: u8 = 0xee;
+        let len = self.shares[0].len();
+        let mut buffers = vec![vec![AROUND; len + 256]; self.threshold.n()];
+        let offsets = offsets.into_iter().cycle();
+        let starts: Vec<usize> = buffers
+            .iter()
+            .zip(offsets)
+            .map(|(buffer, offset)| buffer.as_ptr().align_offset(64) + offset)
+            .collect();
+        let mut slices: Vec<&mut [u8]> =
+            buffers.iter_mut().zip(&starts).map(|(buffer, at)| &mut buffer[*at..at + len]).collect();
+        let mut tags = vec![[AROUND; 16]; self.tags.len()];
+        let what = (&*self.data, self.block);
+        disperser.seal_and_disperse((sealer, macs), nonces, what, &mut slices, &mut tags).unwrap();
+        let shown = (self.threshold, self.data.len(), self.block, &starts);
+        assert!(tags == self.tags, "{shown:?}");
+        for ((buffer, at), share) in buffers.iter().zip(&starts).zip(&self.shares) {
+            assert!(buffer[*at..at + len] == *share, "{shown:?}");
+            assert!(buffer[..*at].iter().chain(&buffer[at + len..]).all(|byte| *byte == AROUND), "{shown:?}");
+        }
+    }
+
+    /// The plaintext, from the shares at `points`.
+    fn opened(&self, points: &[u8]) -> Vec<u8> {
+        let (sealer, width) = (Sealer::new(&KEY), self.threshold.n() + 1);
+        let mut from = 0;
+        let blocks = self.data.chunks(self.block).enumerate().flat_map(|(at, plain)| {
+            let range = from..from + plain.len().div_ceil(self.threshold.k());
+            from = range.end;
+            let pieces: Vec<Vec<u8>> =
+                self.shares.iter().map(|share| share[range.clone()].to_vec()).collect();
+            let sealed = gather(Kernel::best(), self.threshold, &pieces, points, plain.len());
+            let mut opened = vec![0; plain.len()];
+            assert!(sealer.open(&nonces(at), &sealed, &mut opened, &self.tags[at * width]), "block {at}");
+            opened
+        });
+        blocks.collect()
+    }
+}
+
+#[test]
+fn a_run_of_blocks_is_sealed_spread_and_tagged_as_each_would_be_alone() {
+    let narrow_and_wide = [Cipher::narrow as fn(&[u8; 32]) -> Cipher, Cipher::new];
+    for (k, n) in [(2, 3), (3, 5), (4, 32)] {
+        for len in [0, 1, 4999, 5000, 5001, 10_000, 22_222] {
+            let run = Run::new((k, n), len, 5000);
+            let combinations =
+                ghash::Kernel::available().flat_map(|kernel| narrow_and_wide.map(|c| (kernel, c)));
+            for (kernel, cipher) in combinations {
+                let sealer = Sealer::on(cipher(&KEY), kernel);
+                let macs: Vec<Mac> = (0..n).map(|x| Mac::on(cipher(&[x; 32]), kernel)).collect();
+                for disperser in Kernel::available() {
+                    let disperser = Disperser::with_kernel(run.threshold, disperser);
+                    run.check(&disperser, (&sealer, &macs), [0, 0]);
+                }
+            }
+        }
+    }
+}
+
+/// Whether this machine writes past its caches.
+fn able() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return crate::codec::fused::copies();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+#[test]
+fn a_run_that_is_written_past_the_caches_is_the_same_wherever_buffers_begin() {
+    for (k, n) in [(2, 2), (2, 3), (3, 5), (5, 9), (4, 32)] {
+        for (len, block) in
+            [(0, 5), (1, 5), (4, 5), (63, 7), (640, 64), (10_000, 5000), (22_222, 5000), (70_001, 65_536)]
+        {
+            let run = Run::new((k, n), len, block);
+            let disperser = Disperser::new(run.threshold).far_from(0);
+            assert_eq!(disperser.writes_past_caches(0), able());
+            let macs: Vec<Mac> = (0..n).map(|x| Mac::new(&[x; 32])).collect();
+            for offsets in [[0, 0], [1, 1], [63, 63], [0, 17], [32, 5]] {
+                run.check(&disperser, (&Sealer::new(&KEY), &macs), offsets);
+            }
+        }
+    }
+}
+
+/// As above, and really larger than the caches: nothing is set for the test.
+#[test]
+fn a_run_larger_than_the_caches_is_the_same_and_opens() {
+    for ((k, n), block, offsets) in
+        [((3, 5), 65_536, [0, 0]), ((2, 3), 50_001, [1, 63]), ((5, 9), 65_536, [16, 48])]
+    {
+        let len = FAR / usize::from(n) * usize::from(k) + 12_345;
+        let run = Run::new((k, n), len, block);
+        let disperser = Disperser::new(run.threshold);
+        let bytes: usize = run.shares.iter().map(Vec::len).sum();
+        assert!(bytes > FAR && disperser.writes_past_caches(bytes) == able());
+        let macs: Vec<Mac> = (0..n).map(|x| Mac::new(&[x; 32])).collect();
+        run.check(&disperser, (&Sealer::new(&KEY), &macs), offsets);
+        for points in [(1..=k).collect::<Vec<u8>>(), (n - k + 1..=n).collect()] {
+            assert!(run.opened(&points) == run.data, "{points:?}");
+        }
+    }
+}
+
+#[test]
+fn what_the_caches_hold_is_not_written_past_them() {
+    let threshold = Threshold::new(3, 5).unwrap();
+    let disperser = Disperser::new(threshold);
+    assert!(!disperser.writes_past_caches(FAR - 1));
+    assert_eq!(disperser.writes_past_caches(FAR), able());
+    for kernel in Kernel::available().into_iter().filter(|kernel| *kernel != Kernel::best()) {
+        assert!(!Disperser::with_kernel(threshold, kernel).writes_past_caches(FAR), "{kernel:?}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is larger than the caches: it takes another way through the machine, and must be the same.
 
 use super::*;
+use crate::codec::share::FAR;
 
 /// Just beyond, for five shares; no round number.
 const LARGE: usize = (5 << 20) + 321;
@@ -40,6 +41,35 @@ fn buffers_may_begin_anywhere() {
         let shares: Vec<Vec<u8>> =
             buffers.iter().zip(offsets).map(|(buffer, at)| buffer[at..at + LARGE].to_vec()).collect();
         assert_eq!(combine(Kernel::PORTABLE, threshold, &shares, &[2, 4, 5]), secret, "{offsets:?}");
+    }
+}
+
+/// The secret, or the share, is alone larger than the caches.
+#[test]
+fn what_is_combined_or_rebuilt_past_the_caches_is_the_same_wherever_it_begins() {
+    const AROUND: u8 = 0xee;
+    let secret = pattern(FAR + 321);
+    for (k, n) in [(2, 3), (3, 5)] {
+        let threshold = Threshold::new(k, n).unwrap();
+        let shares = split(Kernel::best(), threshold, &secret);
+        let points = points_at(&(n - k + 1..=n).collect::<Vec<u8>>());
+        let chosen: Vec<&[u8]> = points.iter().map(|point| shares[point.place()].as_slice()).collect();
+        let mut buffer = vec![AROUND; secret.len() + 128];
+        for offset in [0, 1, 63] {
+            let at = buffer.as_ptr().align_offset(64) + offset;
+            let range = at..at + secret.len();
+            let mut check = |expected: &[u8], write: &dyn Fn(&mut [u8])| {
+                buffer.fill(AROUND);
+                write(&mut buffer[range.clone()]);
+                assert!(buffer[range.clone()] == *expected, "{k} of {n} from {offset}");
+                assert!(buffer[..range.start].iter().chain(&buffer[range.end..]).all(|byte| *byte == AROUND));
+            };
+            let combiner = Combiner::new(threshold, &points).unwrap();
+            check(&secret, &|out| combiner.combine(&chosen, out).unwrap());
+            let rebuilder = Rebuilder::new(threshold, &points, points_at(&[1])[0]).unwrap();
+            check(&shares[0], &|out| rebuilder.rebuild(&chosen, out).unwrap());
+        }
+        assert!(combine(Kernel::PORTABLE, threshold, &shares, &(1..=k).collect::<Vec<u8>>()) == secret);
     }
 }
 
