@@ -16,7 +16,7 @@ const SHARES: &str = "sekisho sharding v2 key of shares";
 /// What all keys of one share set come from: 256 random bits that exist whole only while an object
 /// is being deposited or read.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct MasterKey([u8; 32]);
+pub struct MasterKey(pub(super) [u8; 32]);
 
 /// A backend's share of the master key.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]

@@ -312,6 +312,29 @@ fn any_k_key_shares_make_the_key_and_every_other_share() {
     }
 }
 
+/// Keys are shared by the same kernels as bytes; whoever reads without us may take any library.
+#[test]
+fn vsss_rs_makes_the_key_of_our_shares_and_shares_of_which_we_make_it() {
+    let deposit = deposit(Mode::Compact);
+    let threshold = deposit.scheme.threshold;
+    let (master, shares) = key_shares(&deposit);
+    let commitment = |share: &KeyShare| share.commitment(&deposit, x(1));
+    // Two keys with one commitment are the same.
+    let expected = commitment(&KeyShare(master.0));
+    let tagged = |at: usize| [&[at as u8 + 1], shares[at].0.as_slice()].concat();
+    for chosen in [[0, 1, 2], [4, 0, 2], [2, 3, 4]] {
+        let made = vsss_rs::Gf256::combine_bytes(chosen.map(tagged)).unwrap();
+        assert_eq!(commitment(&KeyShare(made.try_into().unwrap())), expected, "{chosen:?}");
+    }
+    use chacha20::rand_core::SeedableRng as _;
+    let generator = chacha20::ChaCha20Rng::from_seed([1; 32]);
+    let theirs = vsss_rs::Gf256::split_bytes(3, 5, master.0, generator).unwrap();
+    let theirs: Vec<(ShareIndex, KeyShare)> =
+        theirs[2..].iter().map(|share| (x(share[0]), KeyShare(share[1..].try_into().unwrap()))).collect();
+    let made = MasterKey::combine(threshold, &theirs).unwrap();
+    assert_eq!(commitment(&KeyShare(made.0)), expected);
+}
+
 #[test]
 fn a_commitment_is_to_one_share_of_one_set_in_one_epoch() {
     let deposit = deposit(Mode::Shamir);
