@@ -5,6 +5,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use sharding::vault::Wiped;
+
 use super::arena::{Arena, wipe};
 
 /// Bytes in a block.
@@ -40,14 +42,14 @@ impl BlockCache {
     }
 
     /// Appends a part of a block, cut at the block's end; says whether the block is here.
-    pub fn copy(&self, file: u64, block: u64, part: Range<usize>, to: &mut Vec<u8>) -> bool {
+    pub fn copy(&self, file: u64, block: u64, part: Range<usize>, to: &mut Wiped) -> bool {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let Some(place) = inner.places.get(&(file, block)).copied() else { return false };
         let Some(slot) = inner.slots[place].as_mut() else { return false };
         slot.used = true;
         let end = part.end.min(slot.length);
-        to.extend_from_slice(&inner.arena.slot(place)[part.start.min(end)..end]);
+        to.extend(&inner.arena.slot(place)[part.start.min(end)..end]);
         true
     }
 
@@ -121,8 +123,8 @@ mod tests {
     use super::*;
 
     fn get(cache: &BlockCache, file: u64, block: u64) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        cache.copy(file, block, 0..BLOCK, &mut bytes).then_some(bytes)
+        let mut bytes = Wiped::with_room_for(BLOCK);
+        cache.copy(file, block, 0..BLOCK, &mut bytes).then(|| bytes.to_vec())
     }
 
     #[test]
@@ -141,11 +143,11 @@ mod tests {
     fn a_part_is_cut_at_the_end_of_its_block() {
         let cache = BlockCache::new(BLOCK).unwrap();
         cache.put(1, 0, b"abcdef");
-        let mut bytes = Vec::new();
+        let mut bytes = Wiped::with_room_for(2);
         assert!(cache.copy(1, 0, 4..100, &mut bytes));
-        assert_eq!(bytes, b"ef");
+        assert_eq!(bytes.as_slice(), b"ef");
         assert!(cache.copy(1, 0, 50..100, &mut bytes));
-        assert_eq!(bytes, b"ef");
+        assert_eq!(bytes.as_slice(), b"ef");
     }
 
     #[test]

@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use model::{ObjectId, SessionId};
-use sharding::vault::{Fault, ObjectReader, Vault};
+use sharding::vault::{Fault, ObjectReader, Vault, Wiped};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, Semaphore};
-use zeroize::Zeroizing;
 
 use super::cache::{BLOCK, BlockCache};
 use super::tree::{File, Tree};
@@ -103,13 +102,8 @@ impl Contents {
     }
 
     /// What is wholly in the cache, without waiting.
-    pub fn at_hand(
-        self: &Arc<Self>,
-        file: &Arc<File>,
-        offset: u64,
-        length: usize,
-    ) -> Option<Zeroizing<Vec<u8>>> {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(length));
+    pub fn at_hand(self: &Arc<Self>, file: &Arc<File>, offset: u64, length: usize) -> Option<Wiped> {
+        let mut bytes = Wiped::with_room_for(length);
         let mut last = None;
         for part in parts(offset, end_of(file, offset, length)) {
             last = Some(part.block);
@@ -132,11 +126,11 @@ impl Contents {
         file: &Arc<File>,
         offset: u64,
         length: usize,
-    ) -> Result<Zeroizing<Vec<u8>>, ReadFailure> {
+    ) -> Result<Wiped, ReadFailure> {
         let content = self.content(file.id);
         let end = end_of(file, offset, length);
         let sequential = content.is_sequential(offset, usize::try_from(end - offset.min(end)).unwrap_or(0));
-        let mut bytes = Zeroizing::new(Vec::with_capacity(length));
+        let mut bytes = Wiped::with_room_for(length);
         let mut last = 0;
         for part in parts(offset, end) {
             last = part.block;
@@ -152,7 +146,7 @@ impl Contents {
             }
             let fetched = self.fetch(&content, file, part.block, until).await?;
             let there = part.to.min(fetched.len());
-            bytes.extend_from_slice(&fetched[part.from.min(there)..there]);
+            bytes.extend(&fetched[part.from.min(there)..there]);
         }
         if sequential {
             self.read_ahead(&content, file, window_end(last));
@@ -194,7 +188,7 @@ impl Contents {
         file: &File,
         from: u64,
         until: u64,
-    ) -> Result<Zeroizing<Vec<u8>>, ReadFailure> {
+    ) -> Result<Wiped, ReadFailure> {
         let failure = |block, detail: String| {
             let failure = ReadFailure { object: file.object.clone(), block, detail };
             self.watch.read_failed(self.tree.session_with(&file.object), failure.clone());

@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::sync::PoisonError;
 
 use bytes::Bytes;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
-use super::Fault;
 use super::asking::Asking;
 use super::pool::Failure;
 use super::reader::{Extent, Opened, ReadError, key_share};
+use super::{Fault, Wiped};
 use crate::codec::ShareIndex;
 use crate::format::{BLOCK, BlockDecoder, EXTENT, File, Scheme};
 
@@ -21,11 +21,7 @@ struct Share {
 
 impl Opened {
     /// Plaintext bytes `range` of an extent, which are whole blocks.
-    pub(super) async fn blocks(
-        &self,
-        number: u64,
-        range: Range<u64>,
-    ) -> Result<Zeroizing<Vec<u8>>, ReadError> {
+    pub(super) async fn blocks(&self, number: u64, range: Range<u64>) -> Result<Wiped, ReadError> {
         let deposit = self.described.deposit();
         let object = &deposit.object;
         let first_block = number * (EXTENT / BLOCK) + range.start / BLOCK;
@@ -127,11 +123,11 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     /// The plaintext that `k` shares make, or the first block that does not bear its tag.
-    fn rebuild(&self, shares: &[Share]) -> Result<Zeroizing<Vec<u8>>, u64> {
+    fn rebuild(&self, shares: &[Share]) -> Result<Wiped, u64> {
         let points: Vec<ShareIndex> = shares.iter().map(|share| share.x).collect();
         let mut rests: Vec<&[u8]> = shares.iter().map(|share| share.bytes.as_ref()).collect();
         let decoder = BlockDecoder::new(self.scheme, &points).map_err(|_| self.first_block)?;
-        let mut plaintext = Zeroizing::new(vec![0; self.len]);
+        let mut plaintext = Wiped::zeros(self.len);
         // Block by block, so that what was rebuilt is still in the cache when it is checked.
         for (block, bytes) in (self.first_block..).zip(plaintext.chunks_mut(BLOCK as usize)) {
             let len = self.scheme.share_len(bytes.len());

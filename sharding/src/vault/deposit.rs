@@ -14,11 +14,10 @@ use futures::future::{join_all, try_join_all};
 use model::{BackendId, Entropy, EntropyError, ObjectId};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::task::JoinHandle;
-use zeroize::Zeroizing;
 
 use super::pool::{Failure, Pool, PutError};
 use super::reader::{ObjectReader, ReadError};
-use super::{Fault, FaultKind, Vault};
+use super::{Fault, FaultKind, Vault, Wiped};
 use crate::codec::{CodecError, RandomStream};
 use crate::format::{
     AttemptId, BLOCK, BlockEncoder, Deposit, EXTENT, ExtentEntry, ExtentKeys, File, Header, KeyFile,
@@ -246,14 +245,14 @@ impl Depositing {
 
 /// Where the plaintext comes from, an extent at a time; nothing at its end.
 pub(super) trait Source {
-    async fn next(&mut self) -> Result<Zeroizing<Vec<u8>>, DepositError>;
+    async fn next(&mut self) -> Result<Wiped, DepositError>;
 }
 
 struct FromRead<'a, R>(&'a mut R);
 
 impl<R: AsyncRead + Unpin + Send> Source for FromRead<'_, R> {
-    async fn next(&mut self) -> Result<Zeroizing<Vec<u8>>, DepositError> {
-        let mut plaintext = Zeroizing::new(vec![0; EXTENT as usize]);
+    async fn next(&mut self) -> Result<Wiped, DepositError> {
+        let mut plaintext = Wiped::zeros(EXTENT as usize);
         let mut filled = 0;
         while filled < plaintext.len() {
             match self.0.read(&mut plaintext[filled..]).await.map_err(DepositError::Source)? {
@@ -273,7 +272,7 @@ pub(super) struct FromObject<'a> {
 }
 
 impl Source for FromObject<'_> {
-    async fn next(&mut self) -> Result<Zeroizing<Vec<u8>>, DepositError> {
+    async fn next(&mut self) -> Result<Wiped, DepositError> {
         let read = self.reader.read_at(self.at, EXTENT as usize).await;
         let plaintext = read.map_err(|error| DepositError::Object(Box::new(error)))?;
         self.at += plaintext.len() as u64;
@@ -340,7 +339,7 @@ impl Writer {
     async fn extent(
         self: Arc<Writer>,
         extent: u64,
-        plaintext: Zeroizing<Vec<u8>>,
+        plaintext: Wiped,
         found: Vec<(AttemptId, u64)>,
         attempt: AttemptId,
         random: RandomStream,
@@ -373,7 +372,7 @@ impl Writer {
         self: &Arc<Writer>,
         extent: u64,
         attempt: AttemptId,
-        plaintext: &Arc<Zeroizing<Vec<u8>>>,
+        plaintext: &Arc<Wiped>,
     ) -> Option<[u8; 32]> {
         let Deposit { object, set, scheme, .. } = &self.deposit;
         let (scheme, len) = (*scheme, plaintext.len() as u64);
@@ -410,10 +409,10 @@ impl Writer {
         let scheme = self.deposit.scheme;
         let keys = ExtentKeys::derive(&self.master, &self.deposit, extent, attempt);
         let whole = scheme.table_at(plaintext.len() as u64).start as usize - crate::format::HEADER;
-        let mut shares = vec![Zeroizing::new(vec![0; whole]); scheme.threshold.n()];
+        let mut shares: Vec<Wiped> = scheme.threshold.shares().map(|_| Wiped::zeros(whole)).collect();
         let mut tags = Vec::with_capacity(scheme.table_len(plaintext.len() as u64) / crate::format::TAG_LEN);
         let first = extent * (EXTENT / BLOCK);
-        let mut slices: Vec<&mut [u8]> = shares.iter_mut().map(|share| share.as_mut_slice()).collect();
+        let mut slices: Vec<&mut [u8]> = shares.iter_mut().map(|share| &mut **share).collect();
         self.encoder.encode(&keys, first, plaintext, &mut random, &mut slices, &mut tags)?;
         let table = TagTable::from_tags(scheme, &tags);
         Ok(Shared { table, shares: shares.into_iter().map(Bytes::from_owner).collect() })

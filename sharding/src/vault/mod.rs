@@ -31,6 +31,7 @@ mod refresh;
 mod repair;
 mod resume;
 mod verify;
+mod wiped;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,7 @@ pub use refresh::{Refresh, RefreshError};
 pub use repair::{Repaired, RepairedBackend};
 pub use resume::Unfinished;
 pub use verify::{BackendState, Found, Verification};
+pub use wiped::Wiped;
 
 use crate::codec::{CodecError, Threshold};
 use crate::format::{Mode, Scheme};

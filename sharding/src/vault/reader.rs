@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use model::ObjectId;
-use zeroize::Zeroizing;
 
 use super::pool::{Failure, Pool};
-use super::{Fault, Vault};
+use super::{Fault, Vault, Wiped};
 use crate::codec::ShareIndex;
 use crate::format::{
     BLOCK, Deposit, EXTENT, ExtentEntry, ExtentKeys, File, HEADER, Header, KeyFile, KeyShare, Kind, Manifest,
@@ -309,7 +308,7 @@ impl ObjectReader {
     }
 
     /// The bytes from `offset` on, `len` of them or as many as there are before the end.
-    pub async fn read_at(&self, offset: u64, len: usize) -> Result<Zeroizing<Vec<u8>>, ReadError> {
+    pub async fn read_at(&self, offset: u64, len: usize) -> Result<Wiped, ReadError> {
         loop {
             let opened = self.opened();
             match opened.read_at(offset, len).await {
@@ -324,7 +323,7 @@ impl ObjectReader {
     pub fn stream(
         &self,
         range: std::ops::Range<u64>,
-    ) -> impl Stream<Item = Result<Zeroizing<Vec<u8>>, ReadError>> + Send + use<> {
+    ) -> impl Stream<Item = Result<Wiped, ReadError>> + Send + use<> {
         let end = range.end.min(self.size());
         let starts = std::iter::successors(Some(range.start), |at| Some((at / EXTENT + 1) * EXTENT));
         let reader = self.clone();
@@ -345,31 +344,38 @@ impl ObjectReader {
 }
 
 impl Opened {
-    async fn read_at(&self, offset: u64, len: usize) -> Result<Zeroizing<Vec<u8>>, ReadError> {
+    async fn read_at(&self, offset: u64, len: usize) -> Result<Wiped, ReadError> {
         let end = self.described.manifest.size.min(offset.saturating_add(len as u64));
         if end <= offset {
-            return Ok(Zeroizing::default());
+            return Ok(Wiped::default());
         }
         let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX);
         if wanted > MAX_READ {
             return Err(ReadError::TooLong);
         }
-        let mut out = Zeroizing::new(Vec::with_capacity(wanted));
+        let mut out = Wiped::default();
         let mut parts = stream::iter(offset / EXTENT..=(end - 1) / EXTENT)
             .map(|extent| {
                 let begin = extent * EXTENT;
                 self.part(extent, offset.max(begin) - begin, end.min(begin + EXTENT) - begin)
             })
             .buffered(EXTENTS_AT_ONCE);
-        while let Some((skip, part)) = parts.try_next().await? {
+        while let Some((skip, mut part)) = parts.try_next().await? {
+            if out.is_empty() {
+                if skip == 0 && part.len() >= wanted {
+                    part.truncate(wanted);
+                    return Ok(part);
+                }
+                out = Wiped::with_room_for(wanted);
+            }
             let take = (part.len() - skip).min(wanted - out.len());
-            out.extend_from_slice(&part[skip..skip + take]);
+            out.extend(&part[skip..skip + take]);
         }
         Ok(out)
     }
 
     /// The blocks of an extent that bytes `from..to` of it touch, and how many bytes precede `from`.
-    async fn part(&self, extent: u64, from: u64, to: u64) -> Result<(usize, Zeroizing<Vec<u8>>), ReadError> {
+    async fn part(&self, extent: u64, from: u64, to: u64) -> Result<(usize, Wiped), ReadError> {
         let begin = from / BLOCK * BLOCK;
         let end = to.next_multiple_of(BLOCK).min(extent_len(self.described.manifest.size, extent));
         let blocks = self.blocks(extent, begin..end).await?;
