@@ -8,7 +8,6 @@ use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 use super::fused;
-use super::ghash::{Backlog, GROUP};
 use super::kernel::{Kernel, Matrix};
 use super::mac::Mac;
 use super::share::{FAR, STRIDE};
@@ -72,8 +71,8 @@ impl Disperser {
 
     /// Seals the blocks of `data`, each of `block` bytes and the last perhaps shorter, spreads what
     /// comes of each over `shares`, block after block, and tags it. `tags` gets a row for every block:
-    /// its own tag under `sealer`, then that of each share under `macs`. What was spread of one block
-    /// is tagged while the next is sealed, which costs little more than sealing alone.
+    /// its own tag under `sealer`, then that of each share under `macs`. All of a block is done while
+    /// it is in the caches.
     ///
     /// `nonces` gives each block its own. **No key may meet a nonce twice** (see [`Sealer`] and
     /// [`Mac`]).
@@ -98,22 +97,19 @@ impl Disperser {
         let mut sealed = vec![0; block.min(data.len())];
         let far = self.writes_past_caches(n * len);
         let mut desk = Desk::new(shares, self.piece_len(sealed.len()), far);
-        let (mut from, mut before) = (0, None::<Spread<'_>>);
+        let mut from = 0;
         for ((at, plain), row) in data.chunks(block).enumerate().zip(tags.chunks_exact_mut(n + 1)) {
             let Some((own, tags)) = row.split_first_mut() else { break };
             let (nonce, sealed) = (nonces(at), &mut sealed[..plain.len()]);
-            let mut seal = |backlog: &mut Backlog<'_>| sealer.seal_meanwhile(&nonce, plain, sealed, backlog);
-            *own = match before.take() {
-                Some(spread) => spread.tag(macs, &mut desk, seal),
-                None => seal(&mut Backlog::new()),
-            };
+            *own = sealer.seal(&nonce, plain, sealed);
             let range = from..from + self.piece_len(plain.len());
-            self.disperse(sealed, &mut desk.parts_mut(&range))?;
+            let mut parts = desk.parts(&range);
+            self.disperse(sealed, &mut parts)?;
+            for ((tag, mac), part) in tags.iter_mut().zip(macs).zip(&parts) {
+                *tag = mac.tag(&nonce, part);
+            }
+            desk.clear(&range);
             from = range.end;
-            before = Some(Spread { range, nonce, tags });
-        }
-        if let Some(spread) = before {
-            spread.tag(macs, &mut desk, |_| ());
         }
         Ok(())
     }
@@ -167,19 +163,11 @@ impl<'a, 'b> Desk<'a, 'b> {
         Desk { shares, near, width }
     }
 
-    fn parts_mut(&mut self, range: &Range<usize>) -> Vec<&mut [u8]> {
+    fn parts(&mut self, range: &Range<usize>) -> Vec<&mut [u8]> {
         if self.near.is_empty() {
             self.shares.iter_mut().map(|share| &mut share[range.clone()]).collect()
         } else {
             self.near.chunks_mut(self.width).map(|part| &mut part[..range.len()]).collect()
-        }
-    }
-
-    fn parts(&self, range: &Range<usize>) -> Vec<&[u8]> {
-        if self.near.is_empty() {
-            self.shares.iter().map(|share| &share[range.clone()]).collect()
-        } else {
-            self.near.chunks(self.width).map(|part| &part[..range.len()]).collect()
         }
     }
 
@@ -206,40 +194,6 @@ fn can_write_far(_: Kernel) -> bool {
 #[cfg(not(target_arch = "x86_64"))]
 fn write_far<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a mut [u8])>) {
     pairs.for_each(|(from, to)| to.copy_from_slice(from));
-}
-
-/// Shares of one block that wait for their tags.
-struct Spread<'a> {
-    /// Where they belong in all of the shares.
-    range: Range<usize>,
-    nonce: [u8; NONCE_LEN],
-    tags: &'a mut [[u8; TAG_LEN]],
-}
-
-impl Spread<'_> {
-    /// Tags them, some of the work being done by what else is to be done meanwhile, and clears the desk.
-    fn tag<T>(
-        self,
-        macs: &[Mac],
-        desk: &mut Desk<'_, '_>,
-        meanwhile: impl FnOnce(&mut Backlog<'_>) -> T,
-    ) -> T {
-        let parts = desk.parts(&self.range);
-        let whole = self.range.len() / GROUP * GROUP;
-        let mut tagging: Vec<_> = macs.iter().map(Mac::begin).collect();
-        let mut backlog = Backlog::new();
-        for (tagging, part) in tagging.iter_mut().zip(&parts) {
-            tagging.absorb_later(&part[..whole], &mut backlog);
-        }
-        let out = meanwhile(&mut backlog);
-        backlog.finish();
-        for ((tag, mut tagging), part) in self.tags.iter_mut().zip(tagging).zip(&parts) {
-            tagging.absorb(&part[whole..]);
-            *tag = tagging.finish(&self.nonce);
-        }
-        desk.clear(&self.range);
-        out
-    }
 }
 
 /// Puts data together again from `k` shares at fixed points.

@@ -4,7 +4,7 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::cipher::{Cipher, Hashed, NONCE_LEN, TAG_LEN};
-use super::ghash::{Backlog, Ghash, Kernel};
+use super::ghash::{Ghash, Kernel};
 use super::mac::lengths;
 
 /// AES-256-GCM without additional data (NIST SP 800-38D), so that any GCM opens what it seals.
@@ -37,21 +37,10 @@ impl Sealer {
     /// If the lengths differ.
     #[must_use]
     pub fn seal(&self, nonce: &[u8; NONCE_LEN], plain: &[u8], cipher: &mut [u8]) -> [u8; TAG_LEN] {
-        self.seal_meanwhile(nonce, plain, cipher, &mut Backlog::new())
-    }
-
-    /// The same, and hashes some or none of the backlog meanwhile.
-    pub(super) fn seal_meanwhile(
-        &self,
-        nonce: &[u8; NONCE_LEN],
-        plain: &[u8],
-        cipher: &mut [u8],
-        backlog: &mut Backlog<'_>,
-    ) -> [u8; TAG_LEN] {
         check(plain, cipher);
         let mut state = Zeroizing::new(0);
         let hash = (&self.hash, &mut *state);
-        self.cipher.xor_and_hash(nonce, FIRST, (plain, cipher), Hashed::Output, hash, backlog);
+        self.cipher.xor_and_hash(nonce, FIRST, (plain, cipher), Hashed::Output, hash);
         self.finish(nonce, &mut state, plain.len())
     }
 
@@ -71,14 +60,7 @@ impl Sealer {
         check(cipher, plain);
         let mut state = Zeroizing::new(0);
         let hash = (&self.hash, &mut *state);
-        self.cipher.xor_and_hash(
-            nonce,
-            FIRST,
-            (cipher, &mut *plain),
-            Hashed::Input,
-            hash,
-            &mut Backlog::new(),
-        );
+        self.cipher.xor_and_hash(nonce, FIRST, (cipher, &mut *plain), Hashed::Input, hash);
         let good: bool = self.finish(nonce, &mut state, cipher.len()).ct_eq(tag).into();
         if !good {
             plain.zeroize();

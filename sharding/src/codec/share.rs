@@ -14,7 +14,9 @@ use super::{CodecError, MAX_SHARES, NONCE_LEN, RandomStream, ShareIndex, TAG_LEN
 pub(super) const STRIDE: usize = 4096;
 
 /// From this many bytes on, what is written will have left the caches before anybody reads it: about
-/// what one core can hope for of the last of them.
+/// what one core can hope for of the last of them. It is asked of each call: the shares of an extent
+/// of a deposit, of which several are under way, are read soon by whoever stores them, and past the
+/// caches they took a quarter more time.
 pub(super) const FAR: usize = 24 << 20;
 
 /// Makes all `n` shares of secrets.

@@ -125,8 +125,7 @@ impl Cipher {
         counter
     }
 
-    /// [`Cipher::xor`] from `counter` on, and takes the ciphertext into the hash. Some or none of the
-    /// backlog is done on the way.
+    /// [`Cipher::xor`] from `counter` on, and takes the ciphertext into the hash.
     pub(super) fn xor_and_hash(
         &self,
         nonce: &[u8; NONCE_LEN],
@@ -134,16 +133,13 @@ impl Cipher {
         (from, to): (&[u8], &mut [u8]),
         hashed: Hashed,
         (hash, state): (&Ghash, &mut u128),
-        backlog: &mut Backlog<'_>,
     ) {
         let mut done = 0;
         #[cfg(target_arch = "x86_64")]
         if let Some(wide) = &self.wide {
-            done = wide.xor_and_hash(nonce, counter, (from, &mut *to), hashed, (hash, &mut *state), backlog);
+            done = wide.xor_and_hash(nonce, counter, (from, &mut *to), hashed, (hash, &mut *state));
             counter = counter.wrapping_add((done / BLOCK) as u32);
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = backlog;
         for (from, to) in from[done..].chunks(STRIDE).zip(to[done..].chunks_mut(STRIDE)) {
             counter = self.xor(nonce, counter, from, to);
             hash.absorb(state, if hashed == Hashed::Input { from } else { to });

@@ -54,8 +54,8 @@ impl Wide {
         from.len().min(to.len()) * STEP * BLOCK
     }
 
-    /// The same with whole groups, and hashes what comes in or what goes out, and some of the backlog
-    /// meanwhile; returns how many bytes. Zero if the hash is on another kernel.
+    /// The same with whole groups, and hashes what comes in or what goes out; returns how many bytes.
+    /// Zero if the hash is on another kernel.
     pub(super) fn xor_and_hash(
         &self,
         nonce: &[u8; NONCE_LEN],
@@ -63,14 +63,13 @@ impl Wide {
         (from, to): (&[u8], &mut [u8]),
         hashed: Hashed,
         (hash, state): (&Ghash, &mut u128),
-        backlog: &mut Backlog<'_>,
     ) -> usize {
         let Some(powers) = hash.wide() else { return 0 };
         let (from, _) = from.as_chunks();
         let (to, _) = to.as_chunks_mut();
         let hash_of = (hashed, powers, &mut *state);
         // SAFETY: `new` saw everything that it needs.
-        unsafe { xor_and_hash(&self.0, numbered(nonce, counter), (from, to), hash_of, backlog) };
+        unsafe { xor_and_hash(&self.0, numbered(nonce, counter), (from, to), hash_of) };
         if let (Hashed::Output, Some(last)) = (hashed, to.last()) {
             hash.absorb(state, last);
         }
@@ -285,25 +284,16 @@ pub(in crate::codec) fn ask<const N: usize>(chunk: &[u8; N], ahead: usize) {
 }
 
 /// Hashes every group of the input, or every group but the last of the output: what goes out in one
-/// turn is hashed in the next. The backlog is spread over the turns, at most a group to each half.
+/// turn is hashed in the next.
 #[target_feature(enable = "avx512f,avx512bw,vpclmulqdq,pclmulqdq,vaes,aes")]
 fn xor_and_hash(
     keys: &[[u8; 16]; ROUNDS + 1],
     first: [u8; BLOCK],
     (from, to): (&[[u8; GROUP]], &mut [[u8; GROUP]]),
     (hashed, powers, state): (Hashed, &Powers, &mut u128),
-    backlog: &mut Backlog<'_>,
 ) {
     const HALF: usize = Hashing::VECTORS / 2;
     let (keys, mut counters) = (broadcast(keys), Counters::from(first));
-    let (halves, waiting) = (2 * from.len(), backlog.groups());
-    let mut owed = 0;
-    let mut due = || {
-        owed += waiting;
-        let due = owed >= halves;
-        owed -= if due { halves } else { 0 };
-        due
-    };
     let mut done: Option<&[u8; GROUP]> = None;
     for (from, to) in from.iter().zip(to) {
         let ([from_a, from_b], []) = from.as_chunks() else { unreachable!("two steps make a group") };
@@ -316,25 +306,13 @@ fn xor_and_hash(
         };
         let mut hashing = group.map(|group| Hashing::begin(powers, group));
         for (first, from, to) in [(1, from_a, to_a), (1 + HALF, from_b, to_b)] {
-            let own = |hashing: &mut Hashing<'_>, round| {
-                if round < HALF && first + round < Hashing::VECTORS {
-                    hashing.add(first + round);
-                }
-            };
             let mut blocks = counters.blocks(keys[0]);
             match &mut hashing {
-                Some(hashing) => match if due() { backlog.next() } else { None } {
-                    Some((powers, state, group)) => {
-                        let mut other = Hashing::begin(powers, group);
-                        encipher(&keys, &mut blocks, |round| {
-                            own(hashing, round);
-                            other.add(round + 1);
-                        });
-                        (ROUNDS..Hashing::VECTORS).for_each(|at| other.add(at));
-                        *state = other.finish_word(*state);
+                Some(hashing) => encipher(&keys, &mut blocks, |round| {
+                    if round < HALF && first + round < Hashing::VECTORS {
+                        hashing.add(first + round);
                     }
-                    None => encipher(&keys, &mut blocks, |round| own(hashing, round)),
-                },
+                }),
                 None => encipher(&keys, &mut blocks, |_| {}),
             }
             add(&blocks, from, to);

@@ -36,13 +36,6 @@ impl<'a> Backlog<'a> {
         self.count += 1;
     }
 
-    /// How many groups there are for [`Hashing`](super::Hashing).
-    #[cfg(target_arch = "x86_64")]
-    pub(in crate::codec) fn groups(&self) -> usize {
-        let wide = self.waiting.iter().flatten().filter(|waiting| waiting.hash.wide().is_some());
-        wide.map(|waiting| waiting.groups.len()).sum()
-    }
-
     /// Takes a group out that [`Hashing`](super::Hashing) may work on, if there is one.
     #[cfg(target_arch = "x86_64")]
     pub(in crate::codec) fn next(&mut self) -> Option<(&super::Powers, &mut u128, &[u8; GROUP])> {
