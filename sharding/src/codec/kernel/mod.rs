@@ -134,6 +134,7 @@ pub(super) struct Rows<'a> {
     cells: &'a [u8],
 }
 
+#[cfg(target_arch = "x86_64")]
 impl<'a> Rows<'a> {
     /// A cell for every input, row by row.
     pub(super) fn cells(self) -> &'a [u8] {
