@@ -113,7 +113,9 @@ impl World {
 
     fn vault(&self, k: u8) -> Vault {
         let heard = self.faults.clone();
+        // Two busy cores are no fault of a server's.
         let options = Options {
+            read_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
             penalty: Duration::from_millis(100),
             faults: Arc::new(move |fault| heard.lock().unwrap().push(fault)),
