@@ -9,7 +9,7 @@ use crate::log::Log;
 use crate::reader::Reader;
 use crate::segment::{SegmentBundle, SegmentRange, write_bundle};
 use crate::tiles::{Kind, Tile, read_hashes};
-use crate::tree::WIDTH;
+use crate::tree::{WIDTH, leaf_hash};
 
 impl Log {
     /// A reader of this log's folder.
@@ -55,6 +55,15 @@ impl Log {
         self.check_bundle(bundle)?;
         write_bundle(self.dir(), bundle)
             .map_err(|source| ReadError::Io { path: self.dir().to_owned(), source })
+    }
+
+    /// Whether `entry` is the one that this log has at `index`, by its tiles of hashes: so also of an
+    /// entry whose bundle was removed. Blocks on the disk.
+    pub fn is_entry(&self, index: u64, entry: &[u8]) -> Result<bool, ReadError> {
+        let (size, n) = (self.checkpoint_size(), index / WIDTH as u64);
+        let tile = Tile::at(Kind::Level(0), n, size).filter(|_| index < size);
+        let hashes = read_hashes(self.dir(), tile.ok_or(ReadError::Outside { asked: index, size })?)?;
+        Ok(hashes.get((index % WIDTH as u64) as usize) == Some(&leaf_hash(entry)))
     }
 
     /// Whether a bundle's entries are those that this log's tile of hashes commits to.

@@ -10,7 +10,7 @@ use certs::ticket::{FetchOrder, KeepOrder, Order};
 use model::{AgentId, ObjectId, PersonId, RoleId};
 use policy::{Action, Decision, Facts, Request, Standing};
 use serde_json::Value;
-use store::{KeptFile, KeptRecord, KeptState, KeptSubject};
+use store::{KeptFile, KeptRecord, KeptState, KeptSubject, Recording};
 
 use crate::events::{self, Basis};
 use crate::refusal::{RefusalKind, sentence};
@@ -344,6 +344,32 @@ impl Kept<'_> {
     pub async fn segments_in(&self, state: &str, max: u64) -> Result<Vec<KeptRecord>, Refusal> {
         let found = self.0.kept_in(Some("audit-segment"), state, max).await;
         found.map_err(|e| Refusal::store(&e))
+    }
+
+    /// Recordings in one state, the oldest first, at most `max`.
+    pub async fn recordings_in(&self, state: &str, max: u64) -> Result<Vec<KeptRecord>, Refusal> {
+        let found = self.0.kept_in(Some("session-recording"), state, max).await;
+        found.map_err(|e| Refusal::store(&e))
+    }
+
+    /// Those of these things that are kept, or on their way.
+    pub async fn among(&self, subjects: &[KeptSubject]) -> Result<Vec<KeptRecord>, Refusal> {
+        self.0.kept_among(subjects).await.map_err(|e| Refusal::store(&e))
+    }
+
+    /// Recordings of closed sessions that are not kept yet and whose records have the index `from` or a
+    /// later one, in the order of the log: at most `max` of them, and how many there are.
+    pub async fn recordings_due(&self, from: u64, max: u64) -> Result<(Vec<Recording>, u64), Refusal> {
+        let read = async {
+            let due = self.0.recordings_due(from, max).await?;
+            let all = if (due.len() as u64) < max {
+                due.len() as u64
+            } else {
+                self.0.recordings_due_count(from).await?
+            };
+            Ok((due, all))
+        };
+        read.await.map_err(|e: store::StoreError| Refusal::store(&e))
     }
 }
 

@@ -1,11 +1,12 @@
 //! Recordings of sessions: how a study has them made, what was made, and who may see it.
 
-use audit::{Change, Event, EventKind, RecordKind};
+use audit::{Change, Event, EventKind, ReadError, RecordKind};
 use model::{PersonId, SessionId, StudyId, Timestamp};
 use policy::{Action, AdminAction, Decision, RecordingMode, RecordingRule, Request};
-use store::{Recording, RecordingFilter, RecordingOutcome};
+use store::{KeptSubject, Recording, RecordingFilter, RecordingOutcome};
 
 use crate::events::{self, Basis};
+use crate::keeping::FetchRecord;
 use crate::refusal::sentence;
 use crate::sessions::OpenSession;
 use crate::{Entry, Gate, GateError, Permit, Refusal, facts};
@@ -129,7 +130,8 @@ impl Gate {
         let (person, study) = (access.person.clone(), access.study.clone());
         self.to_the_end(async move {
             let record = gate.record(&event).await?;
-            let recording = recording(session, person, study, &recorded, record);
+            let entry = gate.written(record);
+            let recording = recording(session, person, study, &recorded, (record, entry));
             gate.inner.store.add_recording(&recording).await.map_err(|e| Refusal::store(&e))
         })
         .await
@@ -158,8 +160,15 @@ impl Gate {
         };
         let record = self.inner.log.append(&event).await?;
         self.inner.tallies.add(session, record);
-        store.add_recording(&recording(known.id, known.person, known.study, recorded, record)).await?;
+        let sealed = (record, self.written(record));
+        store.add_recording(&recording(known.id, known.person, known.study, recorded, sealed)).await?;
         Ok(())
+    }
+
+    /// What the log has at an index, as text.
+    fn written(&self, index: u64) -> String {
+        let entry = self.inner.log.read(index, 1).ok().and_then(|found| found.into_iter().next());
+        entry.and_then(|(_, entry)| String::from_utf8(entry).ok()).unwrap_or_default()
     }
 
     /// The recordings that fit and that this person may see, newest first. Whoever may see none at
@@ -234,6 +243,52 @@ impl Gate {
         Ok(Permit::mint(PlayRecording { recording }, record, lease))
     }
 
+    /// Lets somebody who may see a recording have it back from the vault for that.
+    pub async fn fetch_recording(
+        &self,
+        entry: &Entry,
+        recording: &Recording,
+    ) -> Result<Permit<FetchRecord>, Refusal> {
+        let study = &recording.study;
+        let lease = self.inner.leases.register(&entry.person, Some(study), &self.inner.clock);
+        let (request, decision, epoch) = self.weigh_playing(entry, Some(study)).await?;
+        let basis = match decision {
+            Decision::Permit(basis) => Basis::from(&basis),
+            Decision::Deny(denial) | Decision::Manual(denial) => {
+                let kind = playing_refused(request.action, &denial);
+                let event = Event { study: Some(study.clone()), ..self.happened_to(entry, kind) };
+                return Err(self.refuse(event, request.action, &denial, epoch).await?);
+            }
+        };
+        let subject = KeptSubject::SessionRecording { session: recording.session.clone() };
+        let kept = self.inner.store.kept_of(&subject).await.map_err(|e| Refusal::store(&e))?;
+        let kept = kept.and_then(|kept| Some((kept.object, kept.state.kept()?.clone())));
+        let Some((object, file)) = kept else {
+            return Err(Refusal::new(
+                crate::RefusalKind::Conflict,
+                "recording-lost",
+                "The file of this recording is not here, and no copy of it was kept as secret shares. Tell the security staff.",
+            ));
+        };
+        if (file.size, file.sha256) != (recording.stored_bytes, recording.stored_sha256) {
+            return Err(altered(recording));
+        }
+        let kind = EventKind::RecordFetched {
+            object: object.clone(),
+            what: audit::KeptKind::SessionRecording,
+            first: None,
+            count: None,
+        };
+        let event = Event {
+            session: Some(recording.session.clone()),
+            study: Some(study.clone()),
+            decision: Some(events::permitted(request.action, &basis, epoch)),
+            ..self.happened_to(entry, kind)
+        };
+        let record = self.record(&event).await?;
+        Ok(Permit::mint(FetchRecord { object, subject, file }, record, lease))
+    }
+
     async fn weigh_playing(
         &self,
         entry: &Entry,
@@ -261,11 +316,30 @@ impl Gate {
     /// Whether the log says of this recording what the records do: those are a database, which can be
     /// changed without a trace.
     fn holds_in_log(&self, recording: &Recording) -> Result<(), Refusal> {
-        let entry = self.inner.log.read(recording.record, 1).ok().and_then(|found| found.into_iter().next());
-        let event: serde_json::Value = entry
-            .filter(|(index, _)| *index == recording.record)
-            .and_then(|(_, entry)| serde_json::from_slice(&entry).ok())
-            .unwrap_or_default();
+        let log = &self.inner.log;
+        let entry = match log.read(recording.record, 1) {
+            Ok(found) => found.into_iter().find(|(index, _)| *index == recording.record).map(|(_, e)| e),
+            // That part of the log is in the vault. The tiles of hashes stay, and tell whether the copy
+            // among the records is what stood there.
+            Err(ReadError::Removed { .. }) => {
+                let copy = recording.entry.as_bytes();
+                let is = log.is_entry(recording.record, copy).map_err(|error| {
+                    tracing::error!(session = %recording.session, %error, "a recording cannot be held against the log");
+                    Refusal::new(
+                        crate::RefusalKind::Unavailable,
+                        "audit-unavailable",
+                        "The audit log cannot be read at the moment. Please tell the operators.",
+                    )
+                })?;
+                is.then(|| copy.to_vec())
+            }
+            Err(error) => {
+                tracing::error!(session = %recording.session, %error, "the record of a recording cannot be read");
+                None
+            }
+        };
+        let event: serde_json::Value =
+            entry.and_then(|entry| serde_json::from_slice(&entry).ok()).unwrap_or_default();
         let says =
             |pointer: &str, value: &str| event.pointer(pointer).and_then(|v| v.as_str()) == Some(value);
         let holds = says("/metadata/event_code", "session_recorded")
@@ -275,13 +349,17 @@ impl Gate {
         if holds {
             return Ok(());
         }
-        tracing::error!(session = %recording.session, "the log does not say of a recording what the records do");
-        Err(Refusal::new(
-            crate::RefusalKind::Conflict,
-            "recording-altered",
-            "The audit log knows this recording by another hash than the records do. It is not shown; tell the security staff, one of the two was altered.",
-        ))
+        Err(altered(recording))
     }
+}
+
+fn altered(recording: &Recording) -> Refusal {
+    tracing::error!(session = %recording.session, "the log does not say of a recording what the records do");
+    Refusal::new(
+        crate::RefusalKind::Conflict,
+        "recording-altered",
+        "The audit log knows this recording by another hash than the records do. It is not shown; tell the security staff, one of the two was altered.",
+    )
 }
 
 fn playing_refused(action: Action, denial: &policy::Denial) -> EventKind {
@@ -314,7 +392,7 @@ fn recording(
     person: PersonId,
     study: StudyId,
     recorded: &Recorded,
-    record: u64,
+    (record, entry): (u64, String),
 ) -> Recording {
     Recording {
         session,
@@ -331,6 +409,7 @@ fn recording(
         elided: recorded.elided,
         outcome: recorded.outcome,
         record,
+        entry,
     }
 }
 

@@ -140,6 +140,7 @@ table! { recording = "recording" {
     elided: i64,
     outcome: String,
     record: i64,
+    entry: String,
 } }
 
 table! { decoy = "decoy" {

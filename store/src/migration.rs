@@ -6,7 +6,7 @@ use crate::error::OpenError;
 
 /// Statement by statement, since some drivers take one at a time; SQL that SQLite and PostgreSQL
 /// both take.
-const STEPS: &[&[&str]] = &[FIRST, DECOYS, CHANNELS, RECORDINGS, SUPERVISION, KEPT, WORKSPACES];
+const STEPS: &[&[&str]] = &[FIRST, DECOYS, CHANNELS, RECORDINGS, SUPERVISION, KEPT, WORKSPACES, SEALED];
 
 /// What a study permits inside a connection; studies of before get what a new one begins with.
 const CHANNELS: &[&str] = &["ALTER TABLE study ADD COLUMN channels TEXT NOT NULL
@@ -49,6 +49,13 @@ const WORKSPACES: &[&str] = &[
     "ALTER TABLE study ADD COLUMN limits TEXT",
     "ALTER TABLE agent ADD COLUMN draining_since BIGINT",
     "ALTER TABLE object ADD COLUMN backends TEXT",
+];
+
+/// The record that seals a recording, beside where it stands in the log: that part may leave the house.
+const SEALED: &[&str] = &[
+    "ALTER TABLE recording ADD COLUMN entry TEXT NOT NULL DEFAULT ''",
+    "CREATE INDEX recording_record ON recording (record)",
+    "CREATE INDEX kept_state ON kept (kind, state)",
 ];
 
 const FIRST: &[&str] = &[

@@ -464,6 +464,9 @@ pub struct Recording {
     pub outcome: RecordingOutcome,
     /// The index in the log of the record that seals it.
     pub record: u64,
+    /// That record, as the log has it; empty where it could not be read again.
+    #[serde(skip)]
+    pub entry: String,
 }
 
 /// Whether a recording has all that it should.

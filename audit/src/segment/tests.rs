@@ -234,6 +234,11 @@ async fn what_was_removed_is_said_and_comes_back() {
     let beyond = SegmentRange::new(1024, 256).unwrap();
     assert!(matches!(log.remove_local(beyond), Err(ReadError::Outside { .. })));
     assert_eq!(log.local_from().unwrap(), 512);
+    // The hashes still tell what was there.
+    for (index, other, is) in [(3, 3, true), (511, 511, true), (3, 4, false), (1099, 1099, true)] {
+        assert_eq!(log.is_entry(index, &entry(other)).unwrap(), is, "{index}");
+    }
+    assert!(matches!(log.is_entry(1100, &entry(1100)), Err(ReadError::Outside { asked: 1100, .. })));
     assert!(!dir.path().join("tile/entries/000").exists());
     let missing = |found: Result<Vec<(u64, Vec<u8>)>, ReadError>| {
         matches!(found, Err(ReadError::Removed { index: 3, from: 512 }))

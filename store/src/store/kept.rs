@@ -12,6 +12,8 @@ use crate::text;
 
 /// The most records that one list has.
 const LIST_MAX: u64 = 10_000;
+/// Things that are asked about in one statement.
+const AT_ONCE: usize = 500;
 
 impl Store {
     /// Records that something is being kept. One thing is kept once.
@@ -31,6 +33,17 @@ impl Store {
     pub async fn kept_of(&self, subject: &KeptSubject) -> Result<Option<KeptRecord>, StoreError> {
         let row = Entity::find().filter(Column::Subject.eq(subject.to_string())).one(&self.readers).await?;
         row.map(record).transpose()
+    }
+
+    /// Those of these things that are kept, or on their way, in no order.
+    pub async fn kept_among(&self, subjects: &[KeptSubject]) -> Result<Vec<KeptRecord>, StoreError> {
+        let mut found = Vec::new();
+        for some in subjects.chunks(AT_ONCE) {
+            let names = some.iter().map(ToString::to_string);
+            let rows = Entity::find().filter(Column::Subject.is_in(names)).all(&self.readers).await?;
+            found.extend(rows.into_iter().map(record).collect::<Result<Vec<_>, _>>()?);
+        }
+        Ok(found)
     }
 
     /// Parts of the audit log that have entries from `from` to before `to`, in order.

@@ -1,13 +1,21 @@
 //! Recordings of sessions.
 
 use model::{PersonId, SessionId, StudyId, Timestamp};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select};
 
 use super::{Store, insert};
 use crate::entity::recording::{Column, Entity, Model};
 use crate::error::StoreError;
 use crate::records::{Recording, RecordingOutcome};
 use crate::text;
+
+/// Of sessions that are closed, and not yet kept as secret shares. Their records are complete, so that
+/// what is said about the recording later is not one of them.
+const DUE: &str = "EXISTS (SELECT 1 FROM session
+        WHERE session.id = recording.session AND session.closed_at IS NOT NULL)
+    AND NOT EXISTS (SELECT 1 FROM kept
+        WHERE kept.subject = 'recording:' || recording.session AND kept.state IN ('kept', 'moving', 'moved'))";
 
 /// Which recordings are looked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,6 +74,23 @@ impl Store {
             .map(record)
             .collect()
     }
+
+    /// Recordings that are to be kept as secret shares and are not yet, of those whose records have the
+    /// index `from` or a later one: at most `max`, in the order of the log.
+    pub async fn recordings_due(&self, from: u64, max: u64) -> Result<Vec<Recording>, StoreError> {
+        let rows = due(from).order_by_asc(Column::Record).limit(max).all(&self.readers).await?;
+        rows.into_iter().map(record).collect()
+    }
+
+    /// How many those are.
+    pub async fn recordings_due_count(&self, from: u64) -> Result<u64, StoreError> {
+        Ok(due(from).count(&self.readers).await?)
+    }
+}
+
+fn due(from: u64) -> Select<Entity> {
+    let from = i64::try_from(from).unwrap_or(i64::MAX);
+    Entity::find().filter(Column::Record.gte(from)).filter(Expr::cust(DUE))
 }
 
 fn row(recording: &Recording) -> Model {
@@ -85,6 +110,7 @@ fn row(recording: &Recording) -> Model {
         elided: count(recording.elided),
         outcome: recording.outcome.name().to_owned(),
         record: count(recording.record),
+        entry: recording.entry.clone(),
     }
 }
 
@@ -107,6 +133,7 @@ fn record(row: Model) -> Result<Recording, StoreError> {
         elided: count(row.elided)?,
         outcome: text::required(what, outcome)?,
         record: count(row.record)?,
+        entry: row.entry,
         command: row.command,
     })
 }

@@ -467,7 +467,8 @@ async fn recordings_are_found_by_what_is_asked_for(store: Store) {
     let agent = AgentId::from_name("tokyo").unwrap();
     store.enrol_agent(&agent, at(5)).await.unwrap();
     let mut made = Vec::new();
-    for (id, person, secs) in [("s1", "alice", 10), ("s2", "bob", 20), ("s3", "alice", 30)] {
+    for (id, person, secs) in [("s1", "alice", 10_i64), ("s2", "bob", 20), ("s3", "alice", 30)] {
+        let record = 40 + secs.unsigned_abs();
         let session = Session {
             id: SessionId::from_name(id).unwrap(),
             person: who(person),
@@ -491,7 +492,8 @@ async fn recordings_are_found_by_what_is_asked_for(store: Store) {
             stored_sha256: [255; 32],
             elided: 3,
             outcome: RecordingOutcome::Interrupted,
-            record: 41,
+            record,
+            entry: "{\"message\": \"研究\"}".to_owned(),
         };
         store.add_recording(&recording).await.unwrap();
         made.push(recording);
@@ -509,6 +511,27 @@ async fn recordings_are_found_by_what_is_asked_for(store: Store) {
     assert_eq!(found(elsewhere, 9).await, []);
     let stranger = Recording { session: SessionId::from_name("s9").unwrap(), ..made[0].clone() };
     assert!(store.add_recording(&stranger).await.is_err(), "of no session");
+
+    // What is to be kept: what is whole, of sessions that are over, in the order of the log.
+    let due = async |from| store.recordings_due(from, 9).await.unwrap();
+    assert_eq!(due(0).await, []);
+    for recording in &made {
+        store.close_session(&recording.session, at(40), "code 0").await.unwrap();
+    }
+    assert_eq!(due(0).await, made);
+    assert_eq!(due(made[1].record).await, made[1..]);
+    assert_eq!(store.recordings_due(0, 1).await.unwrap(), made[..1]);
+    let subject =
+        |recording: &Recording| KeptSubject::SessionRecording { session: recording.session.clone() };
+    let row = kept("kept-s2", subject(&made[1]));
+    store.begin_kept(&row).await.unwrap();
+    let stored = store.change_kept(&row.object, 3, |s| s.store(file(None))).await.unwrap();
+    assert_eq!(store.recordings_due_count(0).await.unwrap(), 3, "the log does not say so yet");
+    let kept_now = store.change_kept(&stored.object, 4, |s| s.keep(70, at(50))).await.unwrap();
+    assert_eq!(due(0).await, [made[0].clone(), made[2].clone()]);
+    assert_eq!(store.recordings_due_count(made[1].record).await.unwrap(), 1);
+    let subjects: Vec<_> = made.iter().map(subject).collect();
+    assert_eq!(store.kept_among(&subjects).await.unwrap(), [kept_now]);
 }
 
 async fn the_epoch_grows_with_whatever_policy_depends_on(store: Store) {
