@@ -341,13 +341,15 @@ pub enum EventKind {
     RecordMoved { object: ObjectId, what: KeptKind, first: Option<u64>, count: Option<u64> },
     /// Records wait to be kept for longer than they should.
     KeptLagging {
-        /// Entries of this log that wait.
+        what: KeptKind,
+        /// Entries of this log, or recordings, that wait.
         waiting: u64,
         last_error: String,
     },
     /// Nothing waits any more.
     KeptRecovered {
-        /// The entries of this log below this index are kept.
+        what: KeptKind,
+        /// The entries of this log below this index are kept, and the recordings that they seal.
         kept: u64,
     },
     /// This log takes nothing more but what ends.

@@ -48,6 +48,28 @@ pub struct Config {
     pub witness: Option<Witness>,
     /// How the audit log is kept as secret shares, and how long it stays here as well.
     pub retention: Retention,
+    /// How recordings of sessions are kept as secret shares, and how long they stay here as well.
+    pub recordings: KeptRecordings,
+}
+
+/// How recordings of sessions are kept as secret shares, and when they leave this machine.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeptRecordings {
+    /// Whether they are kept as secret shares at all.
+    pub keep: bool,
+    /// After how many seconds of waiting that is an alarm.
+    pub lagging_secs: u64,
+    /// For how many days after it was kept a recording stays here; without it, all stay.
+    pub local_days: Option<u32>,
+    /// Whether the lines of a recording that has left stay here, sealed, for searching.
+    pub local_text: bool,
+}
+
+impl Default for KeptRecordings {
+    fn default() -> KeptRecordings {
+        KeptRecordings { keep: true, lagging_secs: 900, local_days: None, local_text: true }
+    }
 }
 
 /// How parts of the audit log are kept as secret shares, and when they leave this machine.
@@ -136,6 +158,7 @@ impl Default for Config {
             detection: Detection::default(),
             witness: None,
             retention: Retention::default(),
+            recordings: KeptRecordings::default(),
         }
     }
 }
@@ -210,6 +233,13 @@ impl Config {
                 "retention.local_days and local_entries need retention.keep: nothing leaves unkept",
             ));
         }
+        let KeptRecordings { keep, lagging_secs, local_days, .. } = config.recordings;
+        if lagging_secs == 0 {
+            return Err(value("recordings.lagging_secs is at least 1"));
+        }
+        if local_days.is_some() && !keep {
+            return Err(value("recordings.local_days needs recordings.keep: nothing leaves unkept"));
+        }
         if config.diagnose_secs == 0 {
             return Err(value("diagnose_secs is at least 1"));
         }
@@ -273,6 +303,10 @@ mod tests {
             "[retention]\nlocal_days = -1",
             "[retention]\nkeep = false\nlocal_days = 30",
             "[retention]\ncolour = 1",
+            "[recordings]\nlagging_secs = 0",
+            "[recordings]\nkeep = false\nlocal_days = 30",
+            "[recordings]\nlocal_days = -1",
+            "[recordings]\ncolour = 1",
         ] {
             assert!(Config::parse(bad, Path::new("bad")).is_err(), "{bad}");
         }

@@ -162,6 +162,7 @@ fn configured(config: &Config) -> Vec<Thing> {
         detection,
         witness,
         retention,
+        recordings,
     } = config;
     let all: [(&str, &dyn std::fmt::Debug); 16] = [
         ("trust_domain", trust_domain),
@@ -180,6 +181,7 @@ fn configured(config: &Config) -> Vec<Thing> {
         ("detection", detection),
         ("witness", witness),
         ("retention", retention),
+        ("recordings", recordings),
     ];
     all.into_iter()
         .map(|(name, value)| Thing::of_release(format!("config.{name}"), format!("{value:?}")))

@@ -135,6 +135,11 @@ impl Hub {
         self.links().values().find(|link| link.end().is_none()).cloned()
     }
 
+    /// Every agent that is connected.
+    pub fn each(&self) -> Vec<AgentLink> {
+        self.links().values().filter(|link| link.end().is_none()).cloned().collect()
+    }
+
     /// Who is connected.
     pub fn connected(&self) -> Vec<AgentId> {
         self.links().keys().cloned().collect()

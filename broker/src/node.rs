@@ -33,6 +33,7 @@ use crate::keeping::Keeping;
 use crate::keeping::segments::{Followers, Segments};
 use crate::private;
 use crate::recordings::Recordings;
+use crate::recordings::keeper::Keeper;
 use crate::ssh::admission::AdmissionLimits;
 use crate::ssh::rate::Rates;
 use crate::ssh::stage::Stages;
@@ -227,6 +228,17 @@ impl Node {
                 },
             };
             services.tasks.spawn(segments.run());
+        }
+
+        if config.recordings.keep {
+            let keeper = Keeper {
+                recordings: services.recordings.clone(),
+                keeping: services.keeping.clone(),
+                gate: gate.clone(),
+                rule: config.recordings.clone(),
+                stopping: services.stopping.clone(),
+            };
+            services.tasks.spawn(keeper.run());
         }
 
         if let Some(witnessing) = witnessing {

@@ -270,7 +270,14 @@ pub struct Recordings {
 #[derive(Debug, Args)]
 pub struct Play {
     /// The session, sess:… as `recordings` lists it.
-    pub session: String,
+    #[arg(required_unless_present = "sealed", conflicts_with = "sealed")]
+    pub session: Option<String>,
+    /// A sealed recording that `sekisho-shard combine` has rebuilt, instead: no broker is asked.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub sealed: Option<PathBuf>,
+    /// The broker's recordings.key, or a copy of it.
+    #[arg(long, value_name = "FILE", requires = "sealed")]
+    pub key: Option<PathBuf>,
     /// Where to begin: seconds, or minutes and seconds such as 1:30.
     #[arg(long, value_name = "TIME", value_parser = position)]
     pub at: Option<u64>,

@@ -14,6 +14,8 @@ use crate::{Surroundings, login, records, say, table};
 struct Answer {
     recordings: Vec<Row>,
     #[serde(default)]
+    fetched: u64,
+    #[serde(default)]
     not_searched: u64,
 }
 
@@ -29,6 +31,8 @@ struct Row {
     #[serde(default)]
     elided: u64,
     outcome: String,
+    #[serde(default)]
+    lies: String,
     #[serde(default)]
     hits: Vec<Hit>,
     #[serde(default)]
@@ -74,6 +78,9 @@ pub async fn recordings(around: &Surroundings, home: &Home, args: &Recordings) -
             around.print(&say!(HitsMore, count = more));
         }
     }
+    if answer.fetched > 0 {
+        eprintln!("{}", say!(RecordingsFetched, count = answer.fetched).text(around.lang));
+    }
     if answer.not_searched > 0 {
         eprintln!("{}", say!(NotSearched, count = answer.not_searched).text(around.lang));
     }
@@ -115,6 +122,7 @@ fn shown(row: &Row) -> Value {
         "bytes": row.bytes,
         "left_out": row.elided,
         "state": row.outcome,
+        "lies": row.lies,
         "command": row.command,
     })
 }

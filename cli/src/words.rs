@@ -170,6 +170,7 @@ words! {
     No: "no" | "いいえ";
     NoRecordings: "there is no such recording" | "該当する記録はありません";
     NotSearched: "{count} recording(s) could not be searched: ask for a shorter time, or see the broker's log" | "{count} 件の記録は検索できませんでした。期間を短くするか、ブローカーのログを確認してください";
+    RecordingsFetched: "{count} recording(s) were had back from the vault for this" | "検索のため {count} 件の記録を保管庫から取得しました";
     HitAt: "  {at}  {line}" | "  {at}　{line}";
     HitsMore: "  … and {count} more" | "  … ほかに {count} 件";
     PlayNoTerminal: "this is no terminal to play a recording on" | "記録を再生できる端末ではありません";
@@ -177,6 +178,14 @@ words! {
     PlayTerminal: "the terminal could not be used" | "端末を使用できません";
     PlayDamaged: "the recording is damaged" | "記録が壊れています";
     PlayWritten: "wrote {path}; it holds what was on somebody's screen: keep it safe" | "{path} を作成しました。画面の内容が含まれるため、厳重に扱ってください";
+    PlayFetching: "from the vault" | "保管庫から取得";
+    PlayFetched: "back from the vault: {done} of {size}" | "保管庫から取得: {size} 中 {done}";
+    PlayBrokenOff: "the recording of {session} broke off on its way" | "{session} の記録の転送が途中で終了しました";
+    PlayBrokenOffTodo: "it came from the vault: see whether enough backends answer (`sekisho --json audit kept`), and try again" | "保管庫からの転送でした。保管先が応答しているか確認し（`sekisho --json audit kept`）、もう一度実行してください";
+    PlayNoKey: "{path} is no key of recordings: it is 64 hexadecimal digits, the broker's recordings.key" | "{path} は記録の鍵ではありません。64 桁の 16 進数（ブローカーの recordings.key）です";
+    PlayNotOpened: "{path} could not be opened as a sealed recording" | "{path} を封印された記録として開けません";
+    PlayUnsealed: "SHA-256 of this recording: {hash}; compare it with session_recorded in the audit log" | "この記録の SHA-256: {hash}。監査ログの session_recorded と照合してください";
+    PlayCutOff: "it has no end: the session was interrupted, or the file was cut off" | "末尾がありません。セッションが中断されたか、ファイルが途中で切れています";
     PageHeading: "Recording of a session" | "セッションの記録";
     PageSession: "Session" | "セッション";
     PageBegun: "Begun" | "開始";

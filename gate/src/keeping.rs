@@ -358,18 +358,14 @@ impl Kept<'_> {
     }
 
     /// Recordings of closed sessions that are not kept yet and whose records have the index `from` or a
-    /// later one, in the order of the log: at most `max` of them, and how many there are.
-    pub async fn recordings_due(&self, from: u64, max: u64) -> Result<(Vec<Recording>, u64), Refusal> {
-        let read = async {
-            let due = self.0.recordings_due(from, max).await?;
-            let all = if (due.len() as u64) < max {
-                due.len() as u64
-            } else {
-                self.0.recordings_due_count(from).await?
-            };
-            Ok((due, all))
-        };
-        read.await.map_err(|e: store::StoreError| Refusal::store(&e))
+    /// later one, at most `max`, in the order of the log.
+    pub async fn recordings_due(&self, from: u64, max: u64) -> Result<Vec<Recording>, Refusal> {
+        self.0.recordings_due(from, max).await.map_err(|e| Refusal::store(&e))
+    }
+
+    /// How many those are.
+    pub async fn recordings_waiting(&self, from: u64) -> Result<u64, Refusal> {
+        self.0.recordings_due_count(from).await.map_err(|e| Refusal::store(&e))
     }
 }
 

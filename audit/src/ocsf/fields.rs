@@ -205,8 +205,8 @@ classed! {
     }
     "record_fetched" RecordFetched { object: Internal, what: Public, first: Public, count: Public }
     "record_moved" RecordMoved { object: Internal, what: Public, first: Public, count: Public }
-    "kept_lagging" KeptLagging { waiting: Public, last_error: Internal }
-    "kept_recovered" KeptRecovered { kept: Public }
+    "kept_lagging" KeptLagging { what: Public, waiting: Public, last_error: Internal }
+    "kept_recovered" KeptRecovered { what: Public, kept: Public }
     "log_stopped" LogStopped { reason: Internal }
     "witness_lagging" WitnessLagging { witness: Internal, lag: Public, last_error: Internal }
     "witness_recovered" WitnessRecovered { witness: Internal }

@@ -154,10 +154,15 @@ pub(crate) fn sentence(kind: &EventKind) -> String {
         K::RecordMoved { object, what, first, count } => {
             format!("{} leaves the house and stays as {object}", kept(*what, *first, *count))
         }
-        K::KeptLagging { waiting, last_error } => {
-            format!("{waiting} events wait to be kept as shares: {last_error}")
+        K::KeptLagging { what, waiting, last_error } => {
+            format!("{waiting} {} wait to be kept as shares: {last_error}", several(*what))
         }
-        K::KeptRecovered { kept } => format!("all events below {kept} are kept as shares"),
+        K::KeptRecovered { what: KeptKind::AuditSegment, kept } => {
+            format!("all events below {kept} are kept as shares")
+        }
+        K::KeptRecovered { what: KeptKind::SessionRecording, kept } => {
+            format!("all recordings that are sealed below {kept} are kept as shares")
+        }
         K::LogStopped { reason } => format!("the audit log stopped: {reason}"),
         K::WitnessLagging { witness, lag, last_error } => {
             format!("{witness} has not signed the last {lag} events: {last_error}")
@@ -179,6 +184,13 @@ fn kept(what: KeptKind, first: Option<u64>, count: Option<u64>) -> String {
             format!("{} of events {first} to {}", what.code(), first.saturating_add(count).saturating_sub(1))
         }
         None => what.code().to_owned(),
+    }
+}
+
+fn several(what: KeptKind) -> &'static str {
+    match what {
+        KeptKind::AuditSegment => "events",
+        KeptKind::SessionRecording => "recordings",
     }
 }
 

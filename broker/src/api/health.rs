@@ -52,6 +52,13 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
         condition,
         keeping.lagging.then(|| format!("{} events wait to be kept as shares", keeping.waiting)),
     );
+    let recordings = services.recordings.kept_status();
+    let condition = if recordings.lagging { Condition::Degraded } else { Condition::Ok };
+    health.check(
+        "recordings",
+        condition,
+        recordings.lagging.then(|| format!("{} recordings wait to be kept as shares", recordings.waiting)),
+    );
     let trouble = services.watch.trouble();
     let condition = if trouble.is_some() { Condition::Degraded } else { Condition::Ok };
     health.check("detection", condition, trouble.map(str::to_owned));
@@ -99,12 +106,28 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, _: TheService) -> Resul
         "Events from the start of the log that may be in the vault alone.",
         keeping.local_from as f64,
     );
+    let recordings = services.recordings.kept_status();
+    gauge(
+        "sekisho_recordings_waiting",
+        "Recordings of closed sessions that wait to be kept as shares.",
+        recordings.waiting as f64,
+    );
+    gauge(
+        "sekisho_recordings_lagging",
+        "Whether one waits to be kept for longer than it should (1) or not (0).",
+        f64::from(u8::from(recordings.lagging)),
+    );
     let mut counter = |name, help, value| figures.single(name, Kind::Counter, help, value);
     counter("sekisho_kept_records_total", "Records kept as shares since the start.", keeping.records as f64);
     counter(
         "sekisho_kept_failures_total",
         "Attempts to keep a record that failed since the start.",
         keeping.failures as f64,
+    );
+    counter(
+        "sekisho_recordings_kept_total",
+        "Recordings kept as shares since the start.",
+        recordings.kept as f64,
     );
     diagnoses::expose(&services.hub.diagnoses.all(), services.gate.now(), &mut figures);
     let states: Vec<_> = services.sinks.states().collect();

@@ -121,16 +121,27 @@ impl Keeping {
         pieces
     }
 
+    /// The record from the first agent that finds it: they may have other backends.
+    async fn found(&self, permit: &Permit<FetchRecord>) -> Result<Pieces, FetchError> {
+        let mut failed = FetchError::Lost;
+        for link in self.hub.each() {
+            let ticket = self.gate.fetch_ticket(permit, link.agent());
+            let ticket = ticket.map_err(|refusal| FetchError::Refused(refusal.message))?;
+            match Pieces::ask(&link, ticket, permit.action().file.size).await {
+                Ok(pieces) => return Ok(pieces),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
     async fn carry_back(
         &self,
         permit: &Permit<FetchRecord>,
         out: &mpsc::Sender<Result<Bytes, FetchError>>,
     ) -> Result<(), FetchError> {
-        let link = self.hub.choose().ok_or(FetchError::Lost)?;
         let file = &permit.action().file;
-        let ticket = self.gate.fetch_ticket(permit, link.agent());
-        let ticket = ticket.map_err(|refusal| FetchError::Refused(refusal.message))?;
-        let mut pieces = Pieces::ask(&link, ticket, file.size).await?;
+        let mut pieces = self.found(permit).await?;
         let check = permit.action().subject.entries().map(|(first, count)| {
             let (checked, theirs) = mpsc::channel(WAITING);
             let log = self.gate.log().clone();

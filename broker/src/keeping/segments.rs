@@ -8,7 +8,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit::{Event, EventKind, Log, PackError, SegmentRange};
+use audit::{Event, EventKind, KeptKind, Log, PackError, SegmentRange};
 use gate::Refusal;
 use store::{KeptRecord, KeptState, KeptSubject};
 use tokio::time::Instant;
@@ -167,10 +167,13 @@ impl Segments {
             let late = since.is_some_and(|(since, _)| since.elapsed() >= patience);
             let kind = match (status.lagging, late) {
                 (false, true) => EventKind::KeptLagging {
+                    what: KeptKind::AuditSegment,
                     waiting: status.waiting,
                     last_error: status.last_error.clone().unwrap_or_else(|| "it takes too long".to_owned()),
                 },
-                (true, false) if since.is_none() => EventKind::KeptRecovered { kept: status.kept },
+                (true, false) if since.is_none() => {
+                    EventKind::KeptRecovered { what: KeptKind::AuditSegment, kept: status.kept }
+                }
                 _ => continue,
             };
             let gate = &self.keeping.gate;

@@ -6,18 +6,23 @@
 //! searching. What an earlier process left open is read as far as it is whole, and sealed as
 //! interrupted before anything else happens to the session ([`Recordings::left_open`]).
 //!
+//! Once its session is closed it is kept as secret shares too ([`keeper`]), and may leave the folder then;
+//! it is found and shown all the same ([`vault`]).
+//!
 //! What this does not defend against: whoever has the broker's folder has both the key and what it
 //! opens. They cannot change a recording without the log telling.
 
+pub mod keeper;
 mod recorder;
 mod search;
 mod tape;
+pub mod vault;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -29,13 +34,14 @@ use recording::elide::Elided;
 use recording::sealed::{Ending, OpenError, Opener};
 use sha2::{Digest, Sha256};
 use store::{Recording, RecordingOutcome};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
+use crate::keeping::fetch::FetchError;
 use crate::private;
 pub use recorder::{Recorder, Sheet};
-pub use search::{Found, Hit};
+pub use search::{Found, Hit, Searched};
 
 /// The folder, within the broker's.
 const FOLDER: &str = "recordings";
@@ -58,6 +64,13 @@ struct Inner {
     /// Readers of whole recordings at a time: they wait for the disk, and there may be many.
     reading: Semaphore,
     tasks: TaskTracker,
+    /// A session was closed.
+    closed: Notify,
+    /// A recording is kept as secret shares.
+    kept: Notify,
+    status: watch::Sender<keeper::Status>,
+    /// One text is written at a time: two of one recording would be in each other's way.
+    writing: Mutex<()>,
 }
 
 impl std::fmt::Debug for Recordings {
@@ -69,15 +82,30 @@ impl std::fmt::Debug for Recordings {
 /// Why a recording cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    /// There is no such file here: it may be in the vault.
+    #[error("the file of the recording is not here")]
+    NotHere,
     /// The file cannot be read.
     #[error("the file of the recording cannot be read: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// It is not what the log has sealed.
     #[error("the file of the recording is not the one that the log has sealed")]
     Altered,
     /// It cannot be opened.
     #[error("the recording cannot be opened: {0}")]
     Sealed(#[from] OpenError),
+    /// It does not come back from the vault, or no further.
+    #[error("the recording could not be had back from the vault: {0}")]
+    Vault(#[from] FetchError),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> ReadError {
+        match error.kind() {
+            io::ErrorKind::NotFound => ReadError::NotHere,
+            _ => ReadError::Io(error),
+        }
+    }
 }
 
 impl Recordings {
@@ -98,7 +126,18 @@ impl Recordings {
         let bytes = Zeroizing::new(HEXLOWER.decode(text.trim().as_bytes()).map_err(|_| bad())?);
         let bytes: Zeroizing<[u8; 32]> = Zeroizing::new(bytes.as_slice().try_into().map_err(|_| bad())?);
         let secret = SecretKey::from_bytes(&bytes);
-        let inner = Inner { dir, secret, clock, entropy, reading: Semaphore::new(2), tasks };
+        let inner = Inner {
+            dir,
+            secret,
+            clock,
+            entropy,
+            reading: Semaphore::new(2),
+            tasks,
+            closed: Notify::new(),
+            kept: Notify::new(),
+            status: watch::Sender::default(),
+            writing: Mutex::new(()),
+        };
         Ok(Recordings { inner: Arc::new(inner) })
     }
 
@@ -155,6 +194,21 @@ impl Recordings {
         });
     }
 
+    /// A session is closed, and nothing more is said about it: its recording is due to be kept.
+    pub fn session_closed(&self) {
+        self.inner.closed.notify_one();
+    }
+
+    /// Waits until a session was closed since this was asked last.
+    async fn closed(&self) {
+        self.inner.closed.notified().await;
+    }
+
+    /// How the keeping of recordings is.
+    pub fn kept_status(&self) -> keeper::Status {
+        self.inner.status.borrow().clone()
+    }
+
     /// The recording as asciicast, in pieces, once its file was held against what the log says. A
     /// reader that stops reading holds up one thread and no memory.
     pub async fn show(
@@ -163,7 +217,7 @@ impl Recordings {
     ) -> Result<mpsc::Receiver<Result<Bytes, ReadError>>, ReadError> {
         let (here, wanted) = (self.clone(), recording.clone());
         let file = tokio::task::spawn_blocking(move || {
-            let mut file = File::open(here.path(&wanted.session, "cast"))?;
+            let mut file = here.file(&wanted.session)?;
             let (bytes, hash) = hashed(&mut file)?;
             if bytes != wanted.stored_bytes || hash != wanted.stored_sha256 {
                 return Err(ReadError::Altered);
@@ -239,6 +293,16 @@ impl Recordings {
 
     fn opener(&self) -> Opener {
         Opener::new(SecretKey::from_bytes(&self.inner.secret.to_bytes()))
+    }
+
+    /// The file of a recording that the log has sealed. It may not have been put in its place yet.
+    fn file(&self, session: &SessionId) -> Result<File, ReadError> {
+        match File::open(self.path(session, "cast")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(File::open(self.path(session, "open"))?)
+            }
+            opened => Ok(opened?),
+        }
     }
 
     fn path(&self, session: &SessionId, extension: &str) -> PathBuf {

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::PoisonError;
 
 use intake::crypt4gh::PublicKey;
 use model::SessionId;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use store::Recording;
 
 use super::tape::Tape;
+use super::vault::{RetrieveError, Retriever};
 use super::{ReadError, Recordings, read};
 
 /// The most text that is kept of one recording for searching, in bytes.
@@ -21,6 +23,8 @@ const TEXT_MAX: u64 = 8 << 20;
 const HITS: usize = 5;
 /// Recordings that are looked through for one question.
 const LOOKED_THROUGH: usize = 2_000;
+/// Recordings that are had back from the vault for one question.
+const FETCHED: usize = 50;
 /// The longest line that is told.
 const LINE_SHOWN: usize = 300;
 
@@ -45,48 +49,70 @@ pub struct Found {
     pub count: u64,
 }
 
+/// What a search found, and what it could not look at.
+#[derive(Debug, Default)]
+pub struct Searched {
+    /// Recordings with lines that fit.
+    pub found: Vec<Found>,
+    /// How many were had back from the vault for it.
+    pub fetched: usize,
+    /// How many were not looked through: too many, or they cannot be read.
+    pub skipped: usize,
+}
+
 impl Recordings {
-    /// Those of `among` in which `text` was to be read, upper and lower case alike; and how many were
-    /// not looked through, because they are too many or cannot be read.
-    pub async fn search(&self, among: Vec<Recording>, text: &str) -> (Vec<Found>, usize) {
+    /// Those of `among` in which `text` was to be read, upper and lower case alike. Those whose lines
+    /// are not here are had back from the vault, the newest first, a bounded number of them.
+    pub async fn search(&self, among: Vec<Recording>, text: &str, by: Retriever<'_>) -> Searched {
         let wanted = text.to_lowercase();
-        let mut skipped = among.len().saturating_sub(LOOKED_THROUGH);
-        let mut found = Vec::new();
+        let mut searched =
+            Searched { skipped: among.len().saturating_sub(LOOKED_THROUGH), ..Searched::default() };
         for recording in among.into_iter().take(LOOKED_THROUGH) {
             let Ok(_turn) = self.inner.reading.acquire().await else { break };
-            let (here, wanted) = (self.clone(), wanted.clone());
-            let looked = tokio::task::spawn_blocking(move || {
-                let hits = here.look(&recording.session, &wanted);
-                (recording, hits)
-            });
-            match looked.await {
-                Ok((recording, Ok((hits, count)))) if count > 0 => {
-                    found.push(Found { recording, hits, count });
+            let looked = self.look(&recording.session, &wanted).await;
+            let looked = match looked {
+                Err(ReadError::NotHere) if searched.fetched < FETCHED => {
+                    searched.fetched += 1;
+                    self.look_in_the_vault(&recording, &wanted, by).await
                 }
-                Ok((_, Ok(_))) => {}
-                Ok((recording, Err(error))) => {
+                looked => looked.map_err(RetrieveError::from),
+            };
+            match looked {
+                Ok(Hits { count: 0, .. }) => {}
+                Ok(Hits { hits, count, .. }) => searched.found.push(Found { recording, hits, count }),
+                Err(error) => {
                     tracing::error!(session = %recording.session, %error, "a recording cannot be searched");
-                    skipped += 1;
+                    searched.skipped += 1;
                 }
-                Err(_) => skipped += 1,
             }
         }
-        (found, skipped)
+        searched
     }
 
-    fn look(&self, session: &SessionId, wanted: &str) -> Result<(Vec<Hit>, u64), ReadError> {
-        let (mut hits, mut count) = (Vec::new(), 0);
-        self.each_line(session, |line| {
-            if line.text.to_lowercase().contains(wanted) {
-                count += 1;
-                if hits.len() < HITS {
-                    let shown = line.text.chars().take(LINE_SHOWN).collect();
-                    hits.push(Hit { millis: line.millis, line: shown });
-                }
+    async fn look(&self, session: &SessionId, wanted: &str) -> Result<Hits, ReadError> {
+        let (here, session, mut hits) = (self.clone(), session.clone(), Hits::of(wanted));
+        let looking = tokio::task::spawn_blocking(move || {
+            here.each_line(&session, |line| hits.take(line)).map(|()| hits)
+        });
+        looking.await.map_err(io::Error::other)?
+    }
+
+    async fn look_in_the_vault(
+        &self,
+        recording: &Recording,
+        wanted: &str,
+        by: Retriever<'_>,
+    ) -> Result<Hits, RetrieveError> {
+        let mut pieces = self.retrieve(recording, by).await?;
+        let mut hits = Hits::of(wanted);
+        let looking = tokio::task::spawn_blocking(move || {
+            let mut unrolled = Unrolled::default();
+            while let Some(piece) = pieces.blocking_recv() {
+                unrolled.push(&piece?, |line| hits.take(line))?;
             }
-            Ok(())
-        })?;
-        Ok((hits, count))
+            unrolled.end(|line| hits.take(line)).map(|()| hits)
+        });
+        Ok(looking.await.map_err(|died| ReadError::Io(io::Error::other(died)))??)
     }
 
     /// Every line of a recording: from its text, or else from itself.
@@ -121,20 +147,14 @@ impl Recordings {
         session: &SessionId,
         mut take: impl FnMut(&Line) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
-        let (mut opener, mut reader, mut lines) = (self.opener(), Reader::new(), Lines::default());
-        read(&mut File::open(self.path(session, "cast"))?, |piece| {
-            for at in reader.push(&opener.push(piece)?).map_err(io::Error::other)? {
-                if let Event::Output(text) = &at.event {
-                    lines.push(at.millis, text.as_bytes()).iter().try_for_each(&mut take)?;
-                }
-            }
-            Ok(())
-        })?;
-        lines.end().iter().try_for_each(take)
+        let (mut opener, mut unrolled) = (self.opener(), Unrolled::default());
+        read(&mut self.file(session)?, |piece| unrolled.push(&opener.push(piece)?, &mut take))?;
+        unrolled.end(take)
     }
 
     /// Writes the text of a recording beside it. Blocks on the disk.
     pub(super) fn write_text(&self, session: &SessionId) -> Result<(), ReadError> {
+        let _one = self.inner.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (being, path) = (self.path(session, "text-new"), self.path(session, "text"));
         let reader: PublicKey = self.inner.secret.public();
         let mut tape = Tape::begin(private(&being)?, &reader, &*self.inner.entropy)?;
@@ -155,6 +175,57 @@ impl Recordings {
         }
         tape.end()?;
         Ok(fs::rename(&being, &path)?)
+    }
+}
+
+/// The lines of one recording that fit.
+#[derive(Debug)]
+struct Hits {
+    wanted: String,
+    hits: Vec<Hit>,
+    count: u64,
+}
+
+impl Hits {
+    fn of(wanted: &str) -> Hits {
+        Hits { wanted: wanted.to_owned(), hits: Vec::new(), count: 0 }
+    }
+
+    fn take(&mut self, line: &Line) -> Result<(), ReadError> {
+        if line.text.to_lowercase().contains(&self.wanted) {
+            self.count += 1;
+            if self.hits.len() < HITS {
+                let shown = line.text.chars().take(LINE_SHOWN).collect();
+                self.hits.push(Hit { millis: line.millis, line: shown });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An asciicast that becomes lines.
+#[derive(Default)]
+struct Unrolled {
+    reader: Reader,
+    lines: Lines,
+}
+
+impl Unrolled {
+    fn push(
+        &mut self,
+        cast: &[u8],
+        mut take: impl FnMut(&Line) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        for at in self.reader.push(cast).map_err(io::Error::other)? {
+            if let Event::Output(text) = &at.event {
+                self.lines.push(at.millis, text.as_bytes()).iter().try_for_each(&mut take)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end(mut self, take: impl FnMut(&Line) -> Result<(), ReadError>) -> Result<(), ReadError> {
+        self.lines.end().iter().try_for_each(take)
     }
 }
 

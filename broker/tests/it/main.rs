@@ -7,6 +7,7 @@ mod made_up;
 mod recordings;
 mod sessions;
 mod trail;
+mod vaulted;
 mod witnessed;
 
 use std::process::Stdio;

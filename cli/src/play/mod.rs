@@ -6,37 +6,42 @@
 
 mod film;
 mod page;
+mod reel;
 mod stage;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use data_encoding::HEXLOWER;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, header};
 use model::SessionId;
 use recording::cast::{CastError, Event, Reader};
 use recording::lines::Lines;
+use recording::sealed::Ending;
 use sha2::{Digest, Sha256};
 
-use crate::api::{Api, ApiError, printable, refusal};
+use crate::api::printable;
 use crate::args::Play;
 use crate::fault::Fault;
 use crate::home::{self, Home, Mode};
 use crate::{Surroundings, login, say};
 pub use film::Film;
 
-/// The largest recording that is fetched, in bytes.
-const LARGEST: usize = 512 << 20;
-
 /// Plays a recording.
 pub async fn play(around: &Surroundings, home: &Home, args: &Play) -> Result<(), Fault> {
-    let session = session_id(&args.session)?;
     if args.out.is_none() && args.cast.is_none() && !args.text && !std::io::stdout().is_terminal() {
         return Err(Fault::usage(say!(PlayNoTerminal)).todo(say!(PlayNoTerminalTodo)));
     }
-    let api = login::authenticated(around, home).await?;
-    let cast = fetch(&api, &session).await.map_err(|e| e.into_fault(api.url()))?;
+    let (session, cast) = match (&args.session, args.sealed.as_deref().zip(args.key.as_deref())) {
+        (Some(session), _) => {
+            let session = session_id(session)?;
+            let api = login::authenticated(around, home).await?;
+            let cast = reel::fetched(around, &api, &session).await?;
+            (session.name().to_owned(), cast)
+        }
+        (None, Some((sealed, key))) => unsealed(around, sealed, key)?,
+        // The command line takes one of them.
+        (None, None) => return Err(Fault::usage(say!(BadName, text = ""))),
+    };
     if let Some(path) = &args.cast {
         home::write_file(path, &cast, Mode::Private)?;
         around.print(&say!(PlayWritten, path = path.display()));
@@ -54,34 +59,23 @@ pub async fn play(around: &Surroundings, home: &Home, args: &Play) -> Result<(),
         .map_err(|e| Fault::failed("terminal", say!(PlayTerminal)).because(&e))
 }
 
+/// A recording without a broker, with its name. Nothing says here that it is the one that the log has
+/// sealed: whoever opens it is told its hash.
+fn unsealed(around: &Surroundings, sealed: &Path, key: &Path) -> Result<(String, Vec<u8>), Fault> {
+    let (cast, ending) = reel::opened(sealed, key)?;
+    let hash = HEXLOWER.encode(&Sha256::digest(&cast));
+    eprintln!("{}", say!(PlayUnsealed, hash = hash).text(around.lang));
+    if ending == Ending::CutOff {
+        eprintln!("{}", say!(PlayCutOff).text(around.lang));
+    }
+    let name = sealed.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+    Ok((printable(name), cast))
+}
+
 /// A session from what people type, with or without its prefix.
 pub fn session_id(text: &str) -> Result<SessionId, Fault> {
     let bare = text.strip_prefix(SessionId::PREFIX).unwrap_or(text);
     SessionId::from_name(bare).map_err(|e| Fault::usage(say!(BadName, text = text)).because(&e))
-}
-
-/// The whole recording, held against the hash that the log has of it.
-async fn fetch(api: &Api, session: &SessionId) -> Result<Vec<u8>, ApiError> {
-    let request = Request::builder().method(Method::GET).uri(format!("/v1/recordings/{session}"));
-    let request = request.header(header::ACCEPT, "application/x-asciicast");
-    let body = Full::default().map_err(|never: std::convert::Infallible| match never {}).boxed_unsync();
-    let response = api.send(request, body).await?;
-    let status = response.status();
-    let sealed = response.headers().get("x-sekisho-sha256").and_then(|hash| hash.to_str().ok());
-    let sealed = sealed.unwrap_or_default().to_owned();
-    let broken = |e: Box<dyn std::error::Error + Send + Sync>| ApiError::Unreachable {
-        reason: crate::fault::chain(&*e),
-    };
-    let body = Limited::new(response.into_body(), LARGEST).collect().await.map_err(broken)?.to_bytes();
-    if !status.is_success() {
-        return Err(refusal(status, &body));
-    }
-    if HEXLOWER.encode(&Sha256::digest(&body)) != sealed {
-        return Err(ApiError::NotUnderstood(
-            "the recording is not the one that the log has sealed".to_owned(),
-        ));
-    }
-    Ok(body.into())
 }
 
 /// Prints what was to be read on the terminal.
@@ -106,13 +100,13 @@ fn text(cast: &[u8]) -> Result<(), CastError> {
 fn write_page(
     around: &Surroundings,
     path: &Path,
-    session: &SessionId,
+    session: &str,
     cast: &[u8],
     film: &Film,
     args: &Play,
 ) -> Result<(), Fault> {
     let about = page::About {
-        session: session.name(),
+        session,
         command: film.command.as_deref().map(printable),
         begun: film.begun.map(model::Timestamp::from_secs),
         hash: HEXLOWER.encode(&Sha256::digest(cast)),

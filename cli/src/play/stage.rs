@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use model::SessionId;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use recording::screen::Picture;
@@ -19,7 +18,7 @@ const TICK: Duration = Duration::from_millis(250);
 const MARKED: u64 = 4_000;
 
 /// Plays until the end or until somebody quits.
-pub fn show(film: &Film, session: &SessionId, at: u64, speed: f64) -> std::io::Result<()> {
+pub fn show(film: &Film, session: &str, at: u64, speed: f64) -> std::io::Result<()> {
     let terminal = Terminal::take()?;
     let mut player = Player::new(film, session, at, speed);
     let mut drawn: Option<Picture> = None;
@@ -71,7 +70,7 @@ enum Go {
 /// What is played, where, how fast.
 struct Player<'a> {
     place: Place<'a>,
-    session: &'a SessionId,
+    session: &'a str,
     length: u64,
     speed: f64,
     paused: bool,
@@ -80,7 +79,7 @@ struct Player<'a> {
 }
 
 impl<'a> Player<'a> {
-    fn new(film: &'a Film, session: &'a SessionId, at: u64, speed: f64) -> Player<'a> {
+    fn new(film: &'a Film, session: &'a str, at: u64, speed: f64) -> Player<'a> {
         let mut place = film.begin();
         place.seek(at);
         Player { place, session, length: film.millis(), speed, paused: false, rest: 0.0 }
@@ -144,7 +143,7 @@ impl<'a> Player<'a> {
         let (here, all) = (clock(self.place.millis()), clock(self.length));
         let (width, height) = self.place.size();
         let mut line =
-            format!(" {state} {here} / {all}  ×{}  {width}×{height}  {}", self.speed, self.session.name());
+            format!(" {state} {here} / {all}  ×{}  {width}×{height}  {}", self.speed, self.session);
         match self.place.marker(MARKED) {
             Some(label) => line += &format!("  ⚑ {label}"),
             None => line += "  space ←→ ↑↓ . q",
@@ -261,8 +260,8 @@ mod tests {
     #[test]
     fn keys_go_through_the_film() {
         let film = Film::read(CAST.as_bytes(), None).unwrap();
-        let session = SessionId::from_name("s1").unwrap();
-        let mut player = Player::new(&film, &session, 500, 2.0);
+        let session = "s1";
+        let mut player = Player::new(&film, session, 500, 2.0);
         player.pass(Duration::from_millis(250));
         assert_eq!((player.place.millis(), player.place.text().as_str()), (1_000, "one"));
         for key in keys(b"\x1b[C\x1b[C..x\x1b[A") {
@@ -281,8 +280,8 @@ mod tests {
     #[test]
     fn the_line_is_as_wide_as_the_terminal_and_steers_nothing() {
         let film = Film::read(CAST.as_bytes(), None).unwrap();
-        let session = SessionId::from_name("s1").unwrap();
-        let mut player = Player::new(&film, &session, 11_500, 1.0);
+        let session = "s1";
+        let mut player = Player::new(&film, session, 11_500, 1.0);
         let line = player.line(60);
         assert_eq!(line.chars().count(), 60);
         assert!(line.contains("0:11 / 0:20") && line.contains("20×4") && line.contains("evil"), "{line}");

@@ -106,6 +106,7 @@ pub(super) async fn finish(
         if let Err(refusal) = services.gate.close_session(permit, outcome).await {
             tracing::error!(%session, code = %refusal.code, "the end of a session could not be recorded");
         }
+        services.recordings.session_closed();
     };
     match end {
         End::Exited(exited) => {
