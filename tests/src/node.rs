@@ -113,7 +113,11 @@ impl Node {
     /// A node in `dir` whose administrator is a member of `study`, with `files` in the dataset
     /// `tiny` that it may read: what benchmarks stand on.
     pub fn with_a_study(dir: &Path, study: &str, files: &[&Path]) -> Result<(Node, Device)> {
-        let ports = Ports::free()?;
+        Node::with_a_study_on(Ports::free()?, dir, study, files)
+    }
+
+    /// The same, on these ports: a node that was there before has its own.
+    pub fn with_a_study_on(ports: Ports, dir: &Path, study: &str, files: &[&Path]) -> Result<(Node, Device)> {
         let node = Node::up(&dir.join("node"), ports)?;
         let admin = Device::new(&dir.join("admin"), ports);
         let token = std::fs::read_to_string(node.dir.join("broker").join("admin.token"))?;

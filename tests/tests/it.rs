@@ -19,6 +19,8 @@ mod kept;
 mod recordings;
 #[path = "it/sessions.rs"]
 mod sessions;
+#[path = "it/theatre.rs"]
+mod theatre;
 #[path = "it/workspaces.rs"]
 mod workspaces;
 

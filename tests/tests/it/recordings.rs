@@ -1,74 +1,15 @@
 //! What a terminal showed, recorded by a real node and seen again.
 
 use std::fs;
-use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::signal::{Signal, kill};
-use serde_json::Value;
 use tests::command::{run, wait_for};
-use tests::node::{Device, Node, binary};
+use tests::node::binary;
 
-use super::folder;
-
-struct Theatre {
-    dir: PathBuf,
-    node: Node,
-    device: Device,
-}
-
-impl Theatre {
-    fn new(name: &str) -> Result<Theatre> {
-        let dir = folder(name)?;
-        let (node, device) = Node::with_a_study(&dir, "stage", &[&tests::data().join("q.fa")])?;
-        Ok(Theatre { dir, node, device })
-    }
-
-    fn sekisho(&self, words: &str) -> Result<String> {
-        Ok(self.device.sekisho(words)?.go()?.ok()?.text())
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.node.dir.join("broker/recordings")
-    }
-
-    /// The recordings in which a text was to be read, once there are so many.
-    fn found(&self, text: &str, count: usize) -> Result<Vec<Value>> {
-        wait_for(text, Duration::from_secs(20), || {
-            let said =
-                self.device.sekisho("--json recordings --text").ok()?.arg(text).go().ok()?.ok().ok()?;
-            let answer: Value = serde_json::from_str(&said.text()).ok()?;
-            let found = answer["recordings"].as_array()?.clone();
-            (found.len() == count).then_some(found)
-        })
-    }
-
-    fn recorded(&self, parts: &[&str]) -> Result<Value> {
-        self.node.event(&parts.join(", "), |event| {
-            let text = event.to_string();
-            parts.iter().all(|part| text.contains(part))
-        })
-    }
-
-    fn end(self) -> Result<()> {
-        self.node.stop()?;
-        fs::remove_dir_all(&self.dir)?;
-        Ok(())
-    }
-}
-
-fn id(recording: &Value) -> Result<String> {
-    Ok(recording["session"].as_str().context("no session")?.to_owned())
-}
-
-fn sum(path: &std::path::Path) -> Result<String> {
-    let said = run("sha256sum").arg(path).go()?.ok()?.text();
-    Ok(said.split(' ').next().context("no sum")?.to_owned())
-}
+use super::theatre::{Theatre, code, id, in_terminal, sum, type_into, until};
 
 /// A shell with a terminal: recorded, sealed, found by its text, played in a terminal, as text, as a
 /// page, as a file. Then the broker is killed in the middle of another, and what was seen is there.
@@ -96,21 +37,11 @@ fn a_terminal_is_seen_again_also_after_the_broker_was_killed() -> Result<()> {
     let page = fs::read_to_string(&page)?;
     ensure!(page.contains(&hash) && page.contains("Content-Security-Policy"), "no page");
     // In a terminal: four seconds of nothing are played in less, and q ends it.
-    let line = format!(
-        "{} --home {} play {session} --idle 0.2 --speed 4",
-        binary("sekisho")?.display(),
-        theatre.device.home.display()
-    );
-    let mut player = Command::new("script")
-        .args(["-q", "-c", &line, "/dev/null"])
-        .env("SEKISHO_LANG", "en")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let shown = read_until(&mut player, "seen-42")?;
-    player.stdin.as_mut().context("no stdin")?.write_all(b"\x1b[Dq")?;
-    let ended = wait_for("the player ends", Duration::from_secs(10), || player.try_wait().ok().flatten())?;
-    ensure!(ended.success(), "{ended}");
+    let words = format!("play {session} --idle 0.2 --speed 4");
+    let mut player = in_terminal(&theatre.device, &words)?;
+    let shown = until(&mut player, "seen-42")?;
+    type_into(&mut player, "\x1b[Dq")?;
+    ensure!(code(&mut player)? == Some(0), "the player did not end well");
     // The line that was typed is there, as letters; what it wrote is not.
     ensure!(!shown.contains("\u{1b}]") && !shown.contains('\u{7}'), "a command came through: {shown:?}");
     theatre.recorded(&["recording_played", &session, &hash, "u:admin"])?;
@@ -127,11 +58,7 @@ fn a_terminal_is_seen_again_also_after_the_broker_was_killed() -> Result<()> {
                 && file.metadata().is_ok_and(|m| m.len() > 1_000)
         })
     })?;
-    let broker = theatre.node.process("sekisho-broker")?;
-    kill(broker, Signal::SIGKILL)?;
-    wait_for("the broker is started again", Duration::from_secs(40), || {
-        theatre.node.process("sekisho-broker").ok().filter(|again| *again != broker)
-    })?;
+    theatre.kill_broker()?;
     client.kill().ok();
     client.wait()?;
     let left = theatre.found("tick-42", 1)?.remove(0);
@@ -177,14 +104,81 @@ fn needs_root_a_full_disk_of_recordings_ends_a_strict_session() -> Result<()> {
     theatre.end()
 }
 
-/// What a program writes until `text` is among it.
-fn read_until(child: &mut Child, text: &str) -> Result<String> {
-    let out = child.stdout.as_mut().context("no stdout")?;
-    let (mut all, mut piece) = (String::new(), [0; 4096]);
-    while !all.contains(text) {
-        let n = out.read(&mut piece)?;
-        ensure!(n > 0, "it ended before {text}: {all:?}");
-        all += &String::from_utf8_lossy(&piece[..n]);
+/// A recording that has left the broker: found, and the same bytes come back from three of five
+/// institutions, whatever was killed on the way; and without any broker, with the key of recordings.
+#[test]
+fn a_recording_comes_back_from_the_shares_of_the_institutions_that_are_left() -> Result<()> {
+    let theatre = Theatre::with("recordings-vault", "\n[recordings]\nlocal_days = 0\nlagging_secs = 60\n")?;
+    let typed = "echo \"kept-$((40+2)) 研究\"; seq 1 3000; exit\n";
+    theatre.device.ssh("stage", "-tt").stdin(typed).go()?.ok()?;
+    // Killed while the recording is on its way, or a moment before or after.
+    theatre.kill_broker()?;
+    let recording = theatre.found("kept-42 研究", 1)?.remove(0);
+    let session = id(&recording)?;
+    let name = session.trim_start_matches("sess:").to_owned();
+    let sealed = theatre.recorded(&["session_recorded", &session])?;
+    let hash = sealed["unmapped"]["sha256"].as_str().context("no hash")?.to_owned();
+    wait_for("it has left", Duration::from_secs(30), || {
+        let listed = theatre.json("recordings").ok()?;
+        let here = theatre.folder().join(format!("{name}.cast")).exists();
+        (listed["recordings"][0]["lies"] == "vault" && !here).then_some(())
+    })
+    .with_context(|| theatre.node.logs())?;
+    ensure!(theatre.folder().join(format!("{name}.text")).exists(), "its lines are gone");
+    let of_it = |code: &str| {
+        let all = theatre.node.events().unwrap_or_default();
+        let of_it = |event: &&serde_json::Value| {
+            event["metadata"]["event_code"] == code
+                && event["metadata"]["correlation_uid"] == session.as_str()
+        };
+        all.iter().filter(of_it).count()
+    };
+    ensure!((of_it("record_kept"), of_it("record_moved")) == (1, 1), "it was kept or moved more than once");
+
+    // Two of five institutions burn down, and a third is away for a while.
+    let cast = theatre.dir.join("back.cast");
+    let play = |to: &PathBuf| theatre.device.sekisho(&format!("play {session} --cast"))?.arg(to).go();
+    play(&cast)?.ok()?;
+    ensure!(sum(&cast)? == hash, "another recording came back");
+    let backend = |name: &str| theatre.node.backend(name);
+    for lost in ["hokkaido", "kansai"] {
+        fs::remove_dir_all(backend(lost))?;
+        fs::create_dir(backend(lost))?;
     }
-    Ok(all)
+    let again = theatre.dir.join("again.cast");
+    play(&again)?.ok()?;
+    ensure!(fs::read(&again)? == fs::read(&cast)?, "other bytes came back");
+    ensure!(theatre.sekisho(&format!("play {session} --text"))?.contains("kept-42 研究"));
+    ensure!(of_it("record_fetched") == 3, "it is not on record that it was had back");
+    let away = theatre.dir.join("away");
+    fs::rename(backend("kyushu"), &away)?;
+    fs::create_dir(backend("kyushu"))?;
+    let failed = play(&theatre.dir.join("none.cast"))?;
+    ensure!(failed.code() != 0 && failed.complaint().contains("vault"), "{failed:?}");
+    fs::remove_dir(backend("kyushu"))?;
+    fs::rename(&away, backend("kyushu"))?;
+
+    // No node is left: three folders, the root that was written down, and the key of recordings.
+    let kept = theatre.json("audit kept")?;
+    let of_it = |row: &&serde_json::Value| row["session"] == session.as_str();
+    let row = kept["recordings"].as_array().and_then(|rows| rows.iter().find(of_it)).context("not listed")?;
+    let root = row["file"]["manifest_root"].as_str().context("no root")?.to_owned();
+    let backends: Vec<PathBuf> = ["tohoku", "kanto", "kyushu"].map(backend).to_vec();
+    let (dir, key) = (theatre.dir.clone(), theatre.node.dir.join("broker/recordings.key"));
+    theatre.node.stop()?;
+    let rebuilt = dir.join("rebuilt.sealed");
+    let mut combine = run(binary("sekisho-shard")?).args("combine --root").arg(&root).arg("-o").arg(&rebuilt);
+    for backend in &backends {
+        combine = combine.arg(backend);
+    }
+    combine.go()?.ok()?;
+    // The shares alone yield a sealed file.
+    let holds = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    ensure!(!holds(&fs::read(&rebuilt)?, "kept-42") && holds(&fs::read(&cast)?, "kept-42"));
+    let opened = dir.join("opened.cast");
+    let open = run(binary("sekisho")?).args("play --sealed").arg(&rebuilt).arg("--key").arg(&key);
+    let said = open.arg("--cast").arg(&opened).go()?.ok()?;
+    ensure!(sum(&opened)? == hash && said.complaint().contains(&hash), "another recording was opened");
+    fs::remove_dir_all(&dir)?;
+    Ok(())
 }
