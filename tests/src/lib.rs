@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+pub mod browser;
 pub mod collector;
 pub mod command;
 pub mod crowd;

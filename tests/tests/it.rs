@@ -15,6 +15,8 @@ mod crowd;
 mod door;
 #[path = "it/kept.rs"]
 mod kept;
+#[path = "it/page.rs"]
+mod page;
 #[path = "it/recordings.rs"]
 mod recordings;
 #[path = "it/sessions.rs"]

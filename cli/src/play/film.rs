@@ -6,7 +6,8 @@ use recording::screen::{Picture, Screen};
 /// A recording that was read.
 #[derive(Debug)]
 pub struct Film {
-    size: (u16, u16),
+    /// Columns and rows at the beginning.
+    pub size: (u16, u16),
     events: Vec<At>,
     /// Its command, if it was not an interactive shell.
     pub command: Option<String>,

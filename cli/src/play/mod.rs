@@ -113,6 +113,7 @@ fn write_page(
         idle: args.idle,
         speed: args.speed,
         at: args.at.unwrap_or_default(),
+        size: film.size,
     };
     let page = page::page(&about, cast, around.lang);
     home::write_file(path, page.as_bytes(), Mode::Private)?;

@@ -5,7 +5,8 @@ AsciinemaPlayer.create({ data: read("cast") }, document.getElementById("player")
   idleTimeLimit: options.idleTimeLimit ?? undefined,
   speed: options.speed,
   startAt: options.startAt,
-  poster: "npt:" + options.startAt,
+  // At its very beginning a terminal is empty.
+  poster: "npt:" + (options.startAt || 1),
   preload: true,
   fit: "width",
   controls: true,

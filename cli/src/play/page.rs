@@ -24,7 +24,12 @@ pub(super) struct About<'a> {
     pub(super) idle: Option<f64>,
     pub(super) speed: f64,
     pub(super) at: u64,
+    /// Columns and rows.
+    pub(super) size: (u16, u16),
 }
+
+/// How wide a letter of a terminal is, and how high its line, to the size of the font.
+const LETTER: (f64, f64) = (0.6, 4.0 / 3.0);
 
 /// The page.
 pub(super) fn page(about: &About<'_>, cast: &[u8], lang: Lang) -> String {
@@ -39,6 +44,9 @@ pub(super) fn page(about: &About<'_>, cast: &[u8], lang: Lang) -> String {
         "speed": about.speed,
         "startAt": about.at / 1000,
     });
+    // How wide the terminal is to its height: with it the style keeps all of it on the screen.
+    let (cols, rows) = (f64::from(about.size.0.max(1)), f64::from(about.size.1.max(1)));
+    let shape = cols * LETTER.0 / (rows * LETTER.1);
     let mut facts = String::new();
     let mut fact = |name: Key, value: &str| {
         facts += &format!("<dt>{}</dt><dd>{}</dd>\n", escaped(name.text(lang)), escaped(value));
@@ -57,7 +65,7 @@ pub(super) fn page(about: &About<'_>, cast: &[u8], lang: Lang) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"referrer\" content=\"no-referrer\">\n\
          <title>{title}</title>\n<style>{PLAYER_STYLE}</style>\n<style>{STYLE}</style>\n</head>\n<body>\n\
-         <main>\n<h1>{heading}</h1>\n<dl>\n{facts}</dl>\n<div id=\"player\"></div>\n\
+         <main>\n<h1>{heading}</h1>\n<dl>\n{facts}</dl>\n<div id=\"player\" style=\"--shape: {shape:.3}\"></div>\n\
          <p>{keys}</p>\n<p class=\"note\">{note}</p>\n</main>\n\
          <script type=\"application/json\" id=\"options\">{options}</script>\n\
          <script type=\"application/x-asciicast\" id=\"cast\">{cast}</script>\n\
@@ -114,6 +122,7 @@ mod tests {
             idle: Some(2.0),
             speed: 1.0,
             at: 90_000,
+            size: (80, 24),
         };
         for lang in [Lang::En, Lang::Ja] {
             let page = page(&about, cast.as_bytes(), lang);
