@@ -184,6 +184,7 @@ mod tests {
             rules: vec!["\u{7f}".repeat(4000); 5000],
             policy_epoch: 1,
             reason: "名".repeat(1 << 20),
+            second: None,
         });
         let entry = event.to_entry();
         assert!(entry.len() <= ENTRY_MAX, "{}", entry.len());

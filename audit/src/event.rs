@@ -1,6 +1,7 @@
 use model::observed::{Attempt, CheckState, Diagnosis, Execution, FileRead, Overflow, Packets};
 use model::{
-    AgentId, BackendId, DatasetId, GrantId, ObjectId, PersonId, SessionId, StudyId, Timestamp, WorkspaceId,
+    AgentId, ApprovalId, BackendId, DatasetId, GrantId, ObjectId, PersonId, SessionId, StudyId, Timestamp,
+    WorkspaceId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,9 @@ pub struct DecisionRecord {
     pub policy_epoch: u64,
     /// The sentence the person was told.
     pub reason: String,
+    /// The second officer who had approved it, where it took one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<PersonId>,
 }
 
 /// What kinds of things happen, each with what must be known about it.
@@ -267,6 +271,26 @@ pub enum EventKind {
     PersonUnlocked { subject: PersonId },
     /// A record was made, changed or closed.
     RecordChanged { record: RecordKind, id: String, change: Change },
+    /// Somebody asked for something that takes a second officer.
+    ApprovalRequested {
+        approval: ApprovalId,
+        /// What kind of act it is.
+        matter: String,
+        /// The act, as its own record will say.
+        what: String,
+        /// From when on it is neither approved nor done any more.
+        expires: Timestamp,
+    },
+    /// Somebody answered that: a second officer, or whoever asked took it back.
+    ApprovalDecided {
+        approval: ApprovalId,
+        matter: String,
+        what: String,
+        asked_by: PersonId,
+        approved: bool,
+        /// Why not.
+        reason: Option<String>,
+    },
     /// Somebody was given entries of this log.
     AuditRead { what: String },
     /// A request to administer was refused.

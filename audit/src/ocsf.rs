@@ -201,6 +201,8 @@ fn class(event: &Event) -> Class {
         K::RecordChanged { change: Change::Created, .. } => (API, 1, Informational, true),
         K::RecordChanged { change: Change::Updated, .. } => (API, 3, Informational, true),
         K::RecordChanged { change: Change::Closed, .. } => (API, 4, Informational, true),
+        K::ApprovalRequested { .. } => (API, 1, Low, true),
+        K::ApprovalDecided { .. } => (API, 3, Low, true),
         K::AuditRead { .. } => (API, 2, Low, true),
         K::AdminRefused { .. } => (API, 99, Medium, false),
         // As a status, 1 says of a finding that it is new.

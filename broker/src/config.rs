@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use certs::TrustDomain;
+use policy::{ApprovalRules, Matter};
 use serde::Deserialize;
 use siem::SinkConfig;
 
@@ -50,6 +52,34 @@ pub struct Config {
     pub retention: Retention,
     /// How recordings of sessions are kept as secret shares, and how long they stay here as well.
     pub recordings: KeptRecordings,
+    /// What takes a second officer.
+    pub approvals: Approvals,
+}
+
+/// What takes a second officer.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Approvals {
+    /// Which kinds of acts do. `officers` does as soon as any other does.
+    pub matters: Vec<Matter>,
+    /// How long a request may wait to be approved and then done, in hours.
+    pub hours: u32,
+}
+
+impl Default for Approvals {
+    fn default() -> Approvals {
+        Approvals { matters: Vec::new(), hours: 24 }
+    }
+}
+
+impl Approvals {
+    /// As the gate takes it.
+    pub fn settings(&self) -> gate::ApprovalSettings {
+        gate::ApprovalSettings {
+            rules: ApprovalRules::of(self.matters.iter().copied()),
+            lifetime: Duration::from_secs(3600) * self.hours,
+        }
+    }
 }
 
 /// How recordings of sessions are kept as secret shares, and when they leave this machine.
@@ -159,6 +189,7 @@ impl Default for Config {
             witness: None,
             retention: Retention::default(),
             recordings: KeptRecordings::default(),
+            approvals: Approvals::default(),
         }
     }
 }
@@ -240,6 +271,9 @@ impl Config {
         if local_days.is_some() && !keep {
             return Err(value("recordings.local_days needs recordings.keep: nothing leaves unkept"));
         }
+        if config.approvals.hours == 0 || config.approvals.hours > 8760 {
+            return Err(value("approvals.hours lies between 1 and 8760"));
+        }
         if config.diagnose_secs == 0 {
             return Err(value("diagnose_secs is at least 1"));
         }
@@ -307,6 +341,9 @@ mod tests {
             "[recordings]\nkeep = false\nlocal_days = 30",
             "[recordings]\nlocal_days = -1",
             "[recordings]\ncolour = 1",
+            "[approvals]\nhours = 0",
+            "[approvals]\nmatters = [\"everything\"]",
+            "[approvals]\ncolour = 1",
         ] {
             assert!(Config::parse(bad, Path::new("bad")).is_err(), "{bad}");
         }

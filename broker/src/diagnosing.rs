@@ -163,8 +163,9 @@ fn configured(config: &Config) -> Vec<Thing> {
         witness,
         retention,
         recordings,
+        approvals,
     } = config;
-    let all: [(&str, &dyn std::fmt::Debug); 16] = [
+    let all: [(&str, &dyn std::fmt::Debug); 18] = [
         ("trust_domain", trust_domain),
         ("ssh", ssh),
         ("api", api),
@@ -182,6 +183,7 @@ fn configured(config: &Config) -> Vec<Thing> {
         ("witness", witness),
         ("retention", retention),
         ("recordings", recordings),
+        ("approvals", approvals),
     ];
     all.into_iter()
         .map(|(name, value)| Thing::of_release(format!("config.{name}"), format!("{value:?}")))

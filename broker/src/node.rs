@@ -124,7 +124,7 @@ impl Node {
             ticket_key: own.tickets,
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
-            settings: Settings::default(),
+            settings: Settings { approvals: config.approvals.settings(), ..Settings::default() },
             left_open,
         })
         .await

@@ -83,6 +83,13 @@ pub enum Command {
     /// Decoys: things laid out to be touched by whoever should not.
     #[command(subcommand)]
     Decoy(Decoy),
+    /// Acts that take a second officer: what is asked for, and the answer to it.
+    ///
+    /// Which acts do is in the configuration of the broker (`[approvals]`). Such an act is asked for by
+    /// doing it: it is refused for now, with the identifier of the request. Once somebody else who may do
+    /// it has approved that, the same person does the same again.
+    #[command(subcommand)]
+    Approvals(Approvals),
     /// Rules of detection: check a folder of them, list them.
     #[command(subcommand)]
     Rules(Rules),
@@ -352,6 +359,30 @@ pub enum Decoy {
     Remove {
         /// Its identifier, decoy:….
         decoy: String,
+    },
+}
+
+/// `approvals …`
+#[derive(Debug, Subcommand)]
+pub enum Approvals {
+    /// List what waits for an answer, or to be done.
+    List {
+        /// What was refused, done or has expired too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Approve what somebody else asked for; they do it then. Nobody approves their own.
+    Approve {
+        /// Its identifier, appr:….
+        approval: String,
+    },
+    /// Refuse what somebody asked for, or take back what you asked for.
+    Refuse {
+        /// Its identifier, appr:….
+        approval: String,
+        /// Why, for the record.
+        #[arg(long)]
+        reason: String,
     },
 }
 

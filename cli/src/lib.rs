@@ -7,6 +7,7 @@
 //! Nothing here is a rule. Every "no" is the gate's, and its words are passed on as they come.
 
 pub mod api;
+mod approvals;
 /// The command line.
 pub mod args;
 /// What goes wrong, and how it is told.
@@ -88,6 +89,7 @@ pub async fn run(around: &Surroundings, cli: Cli) -> Result<(), Fault> {
         Command::Play(args) => play::play(around, &home()?, args).await,
         Command::Sessions(args) => sessions::sessions(around, &home()?, args).await,
         Command::Recordings(args) => recordings::recordings(around, &home()?, args).await,
+        Command::Approvals(asked) => approvals::approvals(around, &home()?, asked).await,
         Command::Rules(command) => rules::rules(around, command),
         Command::Audit(Audit::Kept) => kept::kept(around, &home()?).await,
         Command::Audit(Audit::Fetch(asked)) => kept::fetch(around, &home()?, asked).await,

@@ -229,6 +229,7 @@ fn ask(command: &Command) -> Result<Option<Ask>, Fault> {
         }
         // The others are not about records, or were dealt with before.
         Command::Service(_)
+        | Command::Approvals(_)
         | Command::Rules(_)
         | Command::Up(_)
         | Command::Login(_)

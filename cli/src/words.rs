@@ -161,6 +161,13 @@ words! {
     Nothing: "nothing there yet" | "まだ何もありません";
     BadUntil: "{text} is not a date like 2027-03-31 or 2027-03-31T15:00:00Z" | "{text} は 2027-03-31 や 2027-03-31T15:00:00Z の形の日時ではありません";
 
+    // approvals
+    Approved: "{id} is approved: {who} may do it until {until}, once: {what}" | "{id} を承認しました。{who} は {until} までに一度だけ実行できます: {what}";
+    ApprovalRefused: "{id} is refused: {what}" | "{id} を却下しました: {what}";
+    NoApprovals: "nothing waits for a second officer" | "承認待ちの操作はありません";
+    NoMatters: "nothing takes a second officer here ([approvals] in the broker's config.toml)" | "二人目の承認を要する操作は設定されていません（ブローカーの config.toml の [approvals]）";
+    Matters: "a second officer is taken by: {matters}" | "二人目の承認を要する操作: {matters}";
+
     // recordings
     Recording: "{study}: recording {mode}, of {what}; commands without a terminal: {commands}; output kept of each minute: {limit} MiB (0: all); the lead may see recordings: {lead}"
         | "{study}: 記録 {mode}、対象: {what}、端末なしのコマンド: {commands}、1 分あたりの出力の上限: {limit} MiB（0 は無制限）、研究責任者の閲覧: {lead}";

@@ -7,9 +7,12 @@ use certs::SpiffeId;
 use certs::token::{Token, TokenKind};
 use model::{AgentId, DatasetId, GrantId, PersonId, RoleId, StudyId, Timestamp};
 use policy::duo::{ConditionSet, Purpose};
-use policy::{Action, AdminAction, Channel, ChannelRules, Decision, Grantee, Membership, PolicySet, Request};
+use policy::{
+    Action, AdminAction, Channel, ChannelRules, Decision, Grantee, Matter, Membership, PolicySet, Request,
+};
 use store::{GrantState, PersonState, StudyState, TokenSubject};
 
+use crate::approvals::Seconded;
 use crate::events::{self, Basis};
 use crate::leases::EndCause;
 use crate::refusal::{RefusalKind, sentence};
@@ -100,16 +103,22 @@ pub struct Records {
 impl Gate {
     /// Makes a person known to the programme.
     pub async fn enrol_person(&self, entry: &Entry, new: NewPerson) -> Result<(), Refusal> {
+        let roles: String = new.roles.iter().map(|role| format!(" {role}")).collect();
+        let matter = (!new.roles.is_empty()).then_some(Matter::Officers);
+        let second = self.second(entry, matter, &format!("enrol {}{roles}", new.person)).await?;
         let what = (RecordKind::Person, new.person.to_string(), Change::Created);
-        self.admit(entry, AdminAction::EnrolPerson, what).await?;
+        self.admit_seconded(entry, AdminAction::EnrolPerson, what, second).await?;
         self.create_person(new).await
     }
 
     /// Makes a one-time token with which a person's device enrols.
     pub async fn person_token(&self, entry: &Entry, person: &PersonId) -> Result<String, Refusal> {
-        let what = (RecordKind::Person, person.to_string(), Change::Updated);
-        self.admit(entry, AdminAction::EnrolPerson, what).await?;
         let known = self.inner.store.person(person).await.map_err(|e| Refusal::store(&e))?;
+        let officer = known.as_ref().is_some_and(|known| !known.roles.is_empty());
+        let matter = officer.then_some(Matter::Officers);
+        let second = self.second(entry, matter, &format!("token for {person}")).await?;
+        let what = (RecordKind::Person, person.to_string(), Change::Updated);
+        self.admit_seconded(entry, AdminAction::EnrolPerson, what, second).await?;
         known.ok_or_else(|| Refusal::unknown(person.as_str()))?;
         self.make_token(Some(entry), TokenSubject::Person(person.clone())).await
     }
@@ -153,8 +162,9 @@ impl Gate {
 
     /// Lets a locked person in again.
     pub async fn unlock_person(&self, entry: &Entry, person: &PersonId) -> Result<(), Refusal> {
+        let second = self.second(entry, Some(Matter::Unlock), &format!("unlock {person}")).await?;
         let what = (RecordKind::Person, person.to_string(), Change::Updated);
-        self.admit(entry, AdminAction::LockPerson, what).await?;
+        self.admit_seconded(entry, AdminAction::LockPerson, what, second).await?;
         let (gate, entry, person) = (self.clone(), entry.clone(), person.clone());
         self.to_the_end(async move {
             gate.inner.store.unlock_person(&person).await.map_err(|e| Refusal::store(&e))?;
@@ -269,7 +279,9 @@ impl Gate {
             channels.iter().map(|channel| format!(" {word} {channel}")).collect::<String>()
         };
         let id = format!("{study}{}{}", said("allow", allow), said("refuse", refuse));
-        self.admit(entry, AdminAction::SetChannels, (RecordKind::Study, id, Change::Updated)).await?;
+        let second = self.second(entry, Matter::in_channels(allow), &id).await?;
+        let what = (RecordKind::Study, id, Change::Updated);
+        self.admit_seconded(entry, AdminAction::SetChannels, what, second).await?;
         let (gate, study) = (self.clone(), study.clone());
         let (allow, refuse) = (allow.to_vec(), refuse.to_vec());
         self.to_the_end(async move {
@@ -503,6 +515,18 @@ impl Gate {
         self.admit_event(entry, action, None, EventKind::RecordChanged { record, id, change }).await
     }
 
+    /// The same of what a second officer may have had to approve; see [`Gate::second`].
+    pub(crate) async fn admit_seconded(
+        &self,
+        entry: &Entry,
+        action: AdminAction,
+        (record, id, change): (RecordKind, String, Change),
+        second: Option<Seconded>,
+    ) -> Result<Permit<Administer>, Refusal> {
+        let kind = EventKind::RecordChanged { record, id, change };
+        self.admit_as(entry, action, None, kind, second).await
+    }
+
     /// Decides an act of administration and records it; what follows is done under its permit.
     pub(crate) async fn admit_event(
         &self,
@@ -511,9 +535,21 @@ impl Gate {
         study: Option<&StudyId>,
         kind: EventKind,
     ) -> Result<Permit<Administer>, Refusal> {
+        self.admit_as(entry, action, study, kind, None).await
+    }
+
+    async fn admit_as(
+        &self,
+        entry: &Entry,
+        action: AdminAction,
+        study: Option<&StudyId>,
+        kind: EventKind,
+        second: Option<Seconded>,
+    ) -> Result<Permit<Administer>, Refusal> {
         let lease = self.inner.leases.register(&entry.person, study, &self.inner.clock);
         let (basis, epoch) = self.may(entry, action).await?;
-        let decision = Some(events::permitted(Action::Administer(action), &basis, epoch));
+        let decision = events::permitted(Action::Administer(action), &basis, epoch);
+        let decision = Some(Seconded::marked(second, decision));
         let event = Event { study: study.cloned(), decision, ..self.happened_to(entry, kind) };
         Ok(Permit::mint(Administer, self.record(&event).await?, lease))
     }

@@ -51,6 +51,7 @@ pub(crate) fn permitted(action: Action, basis: &Basis, epoch: u64) -> DecisionRe
         rules: basis.rules.clone(),
         policy_epoch: epoch,
         reason: String::new(),
+        second: None,
     }
 }
 
@@ -67,6 +68,7 @@ pub(crate) fn denied(action: Action, denial: &Denial, epoch: u64) -> DecisionRec
         rules: denial.rule().iter().map(ToString::to_string).collect(),
         policy_epoch: epoch,
         reason,
+        second: None,
     }
 }
 

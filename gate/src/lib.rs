@@ -17,6 +17,7 @@
 //! epoch and is decided again.
 
 mod administration;
+mod approvals;
 mod channels;
 mod decoys;
 mod deposits;
@@ -49,6 +50,7 @@ use signer::SignerClient;
 pub use administration::{
     FirstTokens, NewDataset, NewGrant, NewPerson, NewStudy, Records, ServiceCertificate,
 };
+pub use approvals::ApprovalSettings;
 pub use channels::{FileRights, Wanted};
 pub use decoys::NewDecoy;
 pub use deposits::Deposit;
@@ -119,6 +121,8 @@ struct Inner {
     entropy: Arc<dyn Entropy>,
     /// One change of policy at a time: what is swapped in was built from the latest records.
     changing: tokio::sync::Mutex<()>,
+    /// One request for a second officer at a time.
+    approving: tokio::sync::Mutex<()>,
     logins: std::sync::Mutex<certs::login::SeenLogins>,
     settings: Settings,
 }
@@ -134,6 +138,8 @@ pub struct Settings {
     pub token_lifetime: std::time::Duration,
     /// How long an agent may take to act on a ticket.
     pub ticket_lifetime: std::time::Duration,
+    /// What takes a second officer.
+    pub approvals: ApprovalSettings,
 }
 
 impl Default for Settings {
@@ -144,6 +150,7 @@ impl Default for Settings {
             service_lifetime: Duration::from_secs(24 * 3600),
             token_lifetime: Duration::from_secs(24 * 3600),
             ticket_lifetime: Duration::from_secs(30),
+            approvals: ApprovalSettings::default(),
         }
     }
 }
@@ -208,6 +215,7 @@ impl Gate {
                 clock: on.clock,
                 entropy: on.entropy,
                 changing: tokio::sync::Mutex::new(()),
+                approving: tokio::sync::Mutex::new(()),
                 logins: std::sync::Mutex::new(certs::login::SeenLogins::new(LOGINS_REMEMBERED)),
                 settings: on.settings,
             }),

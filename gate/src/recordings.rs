@@ -2,7 +2,7 @@
 
 use audit::{Change, Event, EventKind, ReadError, RecordKind};
 use model::{PersonId, SessionId, StudyId, Timestamp};
-use policy::{Action, AdminAction, Decision, RecordingMode, RecordingRule, Request};
+use policy::{Action, AdminAction, Decision, Matter, RecordingMode, RecordingRule, Request};
 use store::{KeptSubject, Recording, RecordingFilter, RecordingOutcome};
 
 use crate::events::{self, Basis};
@@ -105,13 +105,23 @@ impl Gate {
         change: RecordingChange,
     ) -> Result<RecordingRule, Refusal> {
         let id = format!("{study}{}", change.words());
-        self.admit(entry, AdminAction::SetRecording, (RecordKind::Study, id, Change::Updated)).await?;
+        let known = self.inner.store.study(study).await.map_err(|e| Refusal::store(&e))?;
+        let before = known.map_or_else(RecordingRule::default, |known| known.recording);
+        let second = self.second(entry, Matter::in_recording(before, change.of(before)), &id).await?;
+        let what = (RecordKind::Study, id, Change::Updated);
+        let seconded = second.is_some();
+        self.admit_seconded(entry, AdminAction::SetRecording, what, second).await?;
         let (gate, study) = (self.clone(), study.clone());
         self.to_the_end(async move {
             let _one_at_a_time = gate.inner.changing.lock().await;
             let store = &gate.inner.store;
             let known = store.study(&study).await.map_err(|e| Refusal::store(&e))?;
-            let rule = change.of(known.ok_or_else(|| Refusal::unknown(study.as_str()))?.recording);
+            let present = known.ok_or_else(|| Refusal::unknown(study.as_str()))?.recording;
+            let rule = change.of(present);
+            if !seconded && present != before {
+                // Whether this takes a second officer was asked of another rule.
+                gate.unchanged_meanwhile(Matter::in_recording(present, rule))?;
+            }
             store.set_recording(&study, rule).await.map_err(|e| Refusal::store(&e))?;
             gate.reload_study(&study).await.map(|()| rule)
         })

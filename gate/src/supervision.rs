@@ -2,7 +2,7 @@
 
 use audit::{Change, Event, EventKind, RecordKind};
 use model::{PersonId, SessionId, StudyId};
-use policy::{AdminAction, Joining, SupervisionRule};
+use policy::{AdminAction, Joining, Matter, SupervisionRule};
 
 use crate::leases::EndCause;
 use crate::live::Carried;
@@ -72,11 +72,21 @@ impl Gate {
         change: SupervisionChange,
     ) -> Result<SupervisionRule, Refusal> {
         let id = format!("{study}{}", change.words());
-        self.admit(entry, AdminAction::SetSupervision, (RecordKind::Study, id, Change::Updated)).await?;
+        let known = self.inner.store.study(study).await.map_err(|e| Refusal::store(&e))?;
+        let before = known.map_or_else(SupervisionRule::default, |known| known.supervision);
+        let second = self.second(entry, Matter::in_supervision(before, change.of(before)), &id).await?;
+        let what = (RecordKind::Study, id, Change::Updated);
+        let seconded = second.is_some();
+        self.admit_seconded(entry, AdminAction::SetSupervision, what, second).await?;
         let (gate, study) = (self.clone(), study.clone());
         self.to_the_end(async move {
             let _one_at_a_time = gate.inner.changing.lock().await;
-            let rule = change.of(gate.supervision_of(&study).await?);
+            let present = gate.supervision_of(&study).await?;
+            let rule = change.of(present);
+            if !seconded && present != before {
+                // Whether this takes a second officer was asked of another rule.
+                gate.unchanged_meanwhile(Matter::in_supervision(present, rule))?;
+            }
             gate.inner.store.set_supervision(&study, rule).await.map_err(|e| Refusal::store(&e))?;
             gate.reload_study(&study).await.map(|()| rule)
         })

@@ -1,6 +1,9 @@
 //! The door with real records and a real log behind it. Certificates need the signer's process and
 //! are left to the end-to-end stories.
 
+#[path = "it/approvals.rs"]
+mod approvals;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -85,6 +88,10 @@ fn log(dir: &Path, clock: Arc<dyn Clock>) -> Log {
 
 /// A house in which alice may use the dataset `cancer` (HMB) in the study `brca`.
 async fn house() -> House {
+    house_with(Settings::default()).await
+}
+
+async fn house_with(settings: Settings) -> House {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::at(NOON));
     let entropy = SeededEntropy::new(1);
@@ -108,7 +115,7 @@ async fn house() -> House {
         ticket_key: TicketKey::new(ticket, certificate),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         entropy: Arc::new(SeededEntropy::new(2)),
-        settings: Settings::default(),
+        settings,
         left_open: Vec::new(),
     })
     .await

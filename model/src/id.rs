@@ -131,6 +131,8 @@ ids! {
     BackendId = "backend:";
     /// A thing laid out to be touched by whoever should not.
     DecoyId = "decoy:";
+    /// A request for something that takes a second officer.
+    ApprovalId = "appr:";
     /// A signed, short-lived order from the gate to an agent.
     TicketId = "tick:";
 }

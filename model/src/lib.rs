@@ -19,7 +19,7 @@ mod workspace;
 pub use clock::{Clock, ManualClock, Timestamp, TimestampError};
 pub use entropy::{Entropy, EntropyError, SeededEntropy};
 pub use id::{
-    AgentId, BackendId, DatasetId, DecoyId, GrantId, IdError, ObjectId, PersonId, RoleId, SessionId, StudyId,
-    TicketId, WorkspaceId,
+    AgentId, ApprovalId, BackendId, DatasetId, DecoyId, GrantId, IdError, ObjectId, PersonId, RoleId,
+    SessionId, StudyId, TicketId, WorkspaceId,
 };
 pub use workspace::{WorkspaceLimits, WorkspaceName, WorkspaceNameError};

@@ -145,6 +145,9 @@ pub enum Denial {
         /// The roles of which any one would do.
         needed: Vec<RoleId>,
     },
+    /// Somebody would approve what they asked for themselves.
+    #[error("you asked for this yourself; it takes somebody else who may do it")]
+    OwnRequest,
     /// The request lacks a part, or has one that does not belong.
     #[error("the request is not complete or not consistent ({0}); correct it and ask again")]
     Malformed(&'static str),
@@ -175,6 +178,7 @@ impl Denial {
             Denial::OverLimit { .. } => "over-limit",
             Denial::WorkspaceHeld { .. } => "workspace-held",
             Denial::RoleMissing { .. } => "role-missing",
+            Denial::OwnRequest => "own-request",
             Denial::Malformed(_) => "malformed",
             Denial::Error(_) => "error",
         }

@@ -12,6 +12,7 @@
 //! rules names the rules that matched. What is not defended here: facts that the gate gathered
 //! wrongly, and a policy set older than the records (the gate compares [`PolicySet::epoch`]).
 
+mod approval;
 mod authorisation;
 mod channel;
 pub mod command;
@@ -28,6 +29,7 @@ mod rules;
 mod set;
 mod supervision;
 
+pub use approval::{ApprovalRules, Matter, UnknownMatter, decide_approval};
 pub use authorisation::{MatrixRow, authorisation_matrix};
 pub use channel::{CertificateRules, Channel, ChannelRules, UnknownChannel};
 pub use decide::{Basis, Decision, Obligation, decide};

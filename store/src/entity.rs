@@ -143,6 +143,19 @@ table! { recording = "recording" {
     entry: String,
 } }
 
+table! { approval = "approval" {
+    #[sea_orm(primary_key, auto_increment = false)] id: String,
+    matter: String,
+    what: String,
+    asked_by: String,
+    asked_at: i64,
+    expires: i64,
+    state: String,
+    decided_by: Option<String>,
+    decided_at: Option<i64>,
+    reason: Option<String>,
+} }
+
 table! { decoy = "decoy" {
     #[sea_orm(primary_key, auto_increment = false)] id: String,
     kind: String,

@@ -10,6 +10,7 @@
 //! so it belongs to the broker's user alone (it is created with mode 0600); what was decided on it
 //! is in the audit log, which the file's owner cannot change unseen.
 
+mod approval;
 mod entity;
 mod error;
 mod kept;
@@ -18,6 +19,7 @@ mod records;
 mod store;
 mod text;
 
+pub use approval::{Approval, ApprovalState};
 pub use error::{OpenError, StoreError, TakeError};
 pub use kept::{KeptFile, KeptRecord, KeptState, KeptSubject, SubjectError};
 pub use records::{

@@ -6,7 +6,8 @@ use crate::error::OpenError;
 
 /// Statement by statement, since some drivers take one at a time; SQL that SQLite and PostgreSQL
 /// both take.
-const STEPS: &[&[&str]] = &[FIRST, DECOYS, CHANNELS, RECORDINGS, SUPERVISION, KEPT, WORKSPACES, SEALED];
+const STEPS: &[&[&str]] =
+    &[FIRST, DECOYS, CHANNELS, RECORDINGS, SUPERVISION, KEPT, WORKSPACES, SEALED, APPROVALS];
 
 /// What a study permits inside a connection; studies of before get what a new one begins with.
 const CHANNELS: &[&str] = &["ALTER TABLE study ADD COLUMN channels TEXT NOT NULL
@@ -56,6 +57,19 @@ const SEALED: &[&str] = &[
     "ALTER TABLE recording ADD COLUMN entry TEXT NOT NULL DEFAULT ''",
     "CREATE INDEX recording_record ON recording (record)",
     "CREATE INDEX kept_state ON kept (kind, state)",
+];
+
+/// What takes a second officer.
+const APPROVALS: &[&str] = &[
+    "CREATE TABLE approval (
+        id TEXT PRIMARY KEY, matter TEXT NOT NULL, what TEXT NOT NULL,
+        asked_by TEXT NOT NULL REFERENCES person (id), asked_at BIGINT NOT NULL, expires BIGINT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('asked', 'approved', 'refused', 'used')),
+        decided_by TEXT REFERENCES person (id), decided_at BIGINT, reason TEXT,
+        CHECK (state = 'asked' OR (decided_by IS NOT NULL AND decided_at IS NOT NULL)),
+        CHECK (state NOT IN ('approved', 'used') OR decided_by <> asked_by))",
+    "CREATE INDEX approval_asked ON approval (asked_at)",
+    "CREATE INDEX approval_by ON approval (asked_by, state)",
 ];
 
 const FIRST: &[&str] = &[

@@ -9,6 +9,8 @@ use tests::command::{run, wait_for};
 use tests::node::{Device, Node, Ports, binary, left_behind};
 use tests::story::Story;
 
+#[path = "it/approvals.rs"]
+mod approvals;
 #[path = "it/crowd.rs"]
 mod crowd;
 #[path = "it/door.rs"]

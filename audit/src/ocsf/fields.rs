@@ -189,6 +189,13 @@ classed! {
     "person_locked" PersonLocked { subject: Personal, reason: Personal }
     "person_unlocked" PersonUnlocked { subject: Personal }
     "record_changed" RecordChanged { record: Public, id: Personal, change: Public }
+    "approval_requested" ApprovalRequested {
+        approval: Internal, matter: Public, what: Personal, expires: Public
+    }
+    "approval_decided" ApprovalDecided {
+        approval: Internal, matter: Public, what: Personal, asked_by: Personal, approved: Public,
+        reason: Personal
+    }
     "audit_read" AuditRead { what: Internal }
     "admin_refused" AdminRefused { action: Public, code: Public, reason: Personal }
     "finding" Finding {

@@ -150,6 +150,17 @@ fn about(event: &Event) -> Vec<(&'static str, Value)> {
             ("api", json!({ "operation": format!("{}.{}", record.code(), change.code()) })),
             ("resources", json!([{ "type": record.code(), "uid": id }])),
         ],
+        K::ApprovalRequested { approval, what, .. } => vec![
+            ("api", json!({ "operation": "approval.request" })),
+            ("resources", json!([{ "type": "approval", "uid": approval, "name": what }])),
+        ],
+        K::ApprovalDecided { approval, what, approved, .. } => {
+            let operation = if *approved { "approval.approve" } else { "approval.refuse" };
+            vec![
+                ("api", json!({ "operation": operation })),
+                ("resources", json!([{ "type": "approval", "uid": approval, "name": what }])),
+            ]
+        }
         K::AuditRead { what } => vec![
             ("api", json!({ "operation": "audit.read" })),
             ("resources", json!([{ "type": "audit", "uid": what }])),

@@ -125,6 +125,16 @@ pub(crate) fn sentence(kind: &EventKind) -> String {
         K::PersonLocked { subject, reason } => format!("{subject} locked: {reason}"),
         K::PersonUnlocked { subject } => format!("{subject} unlocked"),
         K::RecordChanged { record, id, change } => format!("{} {id} {}", record.code(), change.code()),
+        K::ApprovalRequested { approval, matter, what, .. } => {
+            format!("{what} ({matter}) takes a second officer and was asked for as {approval}")
+        }
+        K::ApprovalDecided { approval, what, asked_by, approved: true, .. } => {
+            format!("{approval} of {asked_by} was approved: {what}")
+        }
+        K::ApprovalDecided { approval, what, asked_by, approved: false, reason, .. } => {
+            let why = reason.as_deref().unwrap_or("no reason was given");
+            format!("{approval} of {asked_by} was refused: {what} ({why})")
+        }
         K::AuditRead { what } => format!("entries of the audit log were read: {what}"),
         K::AdminRefused { action, code, reason } => format!("{action} refused ({code}): {reason}"),
         K::Finding { title, level, evidence, reaction: FindingReaction::None, .. } => {

@@ -26,6 +26,14 @@ fn kinds() -> Vec<EventKind> {
     let (object, dataset) = (|| "obj:o1".parse().unwrap(), || "ds:cohort-a".parse().unwrap());
     let (workspace, grant) = (|| "ws:brca-alice".parse().unwrap(), || "grant:g1".parse().unwrap());
     let record = |change| K::RecordChanged { record: RecordKind::Person, id: "u:alice".to_owned(), change };
+    let decided = |approved, reason| K::ApprovalDecided {
+        approval: "appr:a1".parse().unwrap(),
+        matter: "unlock".to_owned(),
+        what: "u:bob".to_owned(),
+        asked_by: "u:alice".parse().unwrap(),
+        approved,
+        reason,
+    };
     let finding = |level, reaction| K::Finding {
         rule: "6a4a1f8e-0000-4000-8000-000000000000".to_owned(),
         name: Some("decoy_touched".to_owned()),
@@ -243,6 +251,14 @@ fn kinds() -> Vec<EventKind> {
         record(Change::Created),
         record(Change::Updated),
         record(Change::Closed),
+        K::ApprovalRequested {
+            approval: "appr:a1".parse().unwrap(),
+            matter: "export".to_owned(),
+            what: text(),
+            expires: AT,
+        },
+        decided(true, None),
+        decided(false, Some(text())),
         K::AuditRead { what: "tile/entries/000".to_owned() },
         K::AdminRefused {
             action: "CreateGrant".to_owned(),
@@ -305,6 +321,7 @@ fn decision(permit: bool, rules: usize) -> DecisionRecord {
         rules: (0..rules).map(|n| format!("grant:g{n}")).collect(),
         policy_epoch: 42,
         reason: if permit { String::new() } else { "no grant".to_owned() },
+        second: permit.then(|| "u:bob".parse().unwrap()),
     }
 }
 

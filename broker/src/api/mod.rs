@@ -5,6 +5,7 @@
 //! Whatever else is asked goes to the gate; no rules are here.
 
 pub mod answer;
+mod approvals;
 pub mod caller;
 mod health;
 mod identity;
@@ -178,6 +179,9 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/workspaces/remove", post(workspaces::remove))
         .route("/v1/agents/{agent}/drain", post(workspaces::drain_agent))
         .route("/v1/drain", post(workspaces::drain))
+        .route("/v1/approvals", get(approvals::list))
+        .route("/v1/approvals/{approval}/approve", post(approvals::approve))
+        .route("/v1/approvals/{approval}/refuse", post(approvals::refuse))
         .route("/v1/datasets", post(records::create_dataset).get(records::datasets))
         .route("/v1/datasets/{dataset}/objects/{name}", put(upload::put))
         .route("/v1/objects", get(records::objects))

@@ -12,6 +12,7 @@ use crate::text::damaged;
 
 mod access;
 mod agents;
+mod approvals;
 mod decoys;
 mod kept;
 mod objects;
