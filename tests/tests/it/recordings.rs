@@ -133,7 +133,9 @@ fn a_recording_comes_back_from_the_shares_of_the_institutions_that_are_left() ->
         };
         all.iter().filter(of_it).count()
     };
-    ensure!((of_it("record_kept"), of_it("record_moved")) == (1, 1), "it was kept or moved more than once");
+    wait_for("it was kept and moved once", Duration::from_secs(5), || {
+        ((of_it("record_kept"), of_it("record_moved")) == (1, 1)).then_some(())
+    })?;
 
     // Two of five institutions burn down, and a third is away for a while.
     let cast = theatre.dir.join("back.cast");
@@ -149,7 +151,10 @@ fn a_recording_comes_back_from_the_shares_of_the_institutions_that_are_left() ->
     play(&again)?.ok()?;
     ensure!(fs::read(&again)? == fs::read(&cast)?, "other bytes came back");
     ensure!(theatre.sekisho(&format!("play {session} --text"))?.contains("kept-42 研究"));
-    ensure!(of_it("record_fetched") == 3, "it is not on record that it was had back");
+    // The folder of the log shows what a checkpoint covers.
+    wait_for("it is on record that it was had back", Duration::from_secs(5), || {
+        (of_it("record_fetched") == 3).then_some(())
+    })?;
     let away = theatre.dir.join("away");
     fs::rename(backend("kyushu"), &away)?;
     fs::create_dir(backend("kyushu"))?;
