@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::local::{explained, local_from};
 use crate::log::{WITNESSED, check_sizes};
-use crate::tiles::{Kind, Tile, TileNodes, read_range};
-use crate::tree::{WIDTH, consistency, inclusion};
+use crate::tiles::{Kind, Tile, TileNodes, parse_bundle, parse_hashes, read_range};
+use crate::tree::{WIDTH, consistency, inclusion, leaf_hash};
 use crate::{Checkpoint, Hash, LogPublicKey, Proof, ReadError};
 
 /// How often a read begins anew because a checkpoint came in between.
@@ -19,6 +19,8 @@ const ATTEMPTS: u32 = 20;
 pub struct Reader {
     dir: PathBuf,
     key: LogPublicKey,
+    /// Where bundles lie that were fetched from the vault.
+    kept: Option<PathBuf>,
 }
 
 impl Reader {
@@ -28,12 +30,18 @@ impl Reader {
         let text = read(&path)?;
         let key = std::str::from_utf8(&text).ok().and_then(|text| text.trim_end().parse().ok());
         let key = key.ok_or_else(|| damaged(&path, "it holds no key of a log"))?;
-        Ok(Reader { dir: dir.to_owned(), key })
+        Ok(Reader { dir: dir.to_owned(), key, kept: None })
     }
 
     /// A reader of the log in `dir`, whose key is known.
     pub(crate) fn of(dir: &Path, key: &LogPublicKey) -> Reader {
-        Reader { dir: dir.to_owned(), key: key.clone() }
+        Reader { dir: dir.to_owned(), key: key.clone(), kept: None }
+    }
+
+    /// The same, where bundles that were moved to the vault are looked for in the folder `kept`, as
+    /// [`crate::write_bundle`] puts them there. What is read there is compared with the hashes here.
+    pub fn beside(self, kept: &Path) -> Reader {
+        Reader { kept: Some(kept.to_owned()), ..self }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -51,13 +59,15 @@ impl Reader {
         local_from(&self.dir)
     }
 
-    /// The first index from `index` on whose entry is in the folder, or [`Reader::local_from`].
+    /// The first index from `index` on whose entry can be read, or [`Reader::local_from`].
     pub fn next_local(&self, index: u64) -> Result<u64, ReadError> {
         let from = self.local_from()?;
         let mut n = index / WIDTH as u64;
         while n * (WIDTH as u64) < from {
-            let bundle = Tile { kind: Kind::Entries, n, width: WIDTH as u16 };
-            if self.dir.join(bundle.path()).exists() {
+            let bundle = whole(Kind::Entries, n).path();
+            if self.dir.join(&bundle).exists()
+                || self.kept.as_ref().is_some_and(|kept| kept.join(&bundle).exists())
+            {
                 return Ok(index.max(n * WIDTH as u64));
             }
             n += 1;
@@ -86,8 +96,37 @@ impl Reader {
 
     /// Up to `max` entries from index `from` on; none if there are no more yet.
     pub fn read(&self, from: u64, max: usize) -> Result<Vec<(u64, Vec<u8>)>, ReadError> {
-        self.at_checkpoint(|checkpoint, _| read_range(&self.dir, from, max, checkpoint.size))
-            .map_err(|error| explained(&self.dir, from, error))
+        self.at_checkpoint(|checkpoint, _| self.entries(from, max, checkpoint.size))
+    }
+
+    fn entries(&self, from: u64, max: usize, size: u64) -> Result<Vec<(u64, Vec<u8>)>, ReadError> {
+        let here = read_range(&self.dir, from, max, size);
+        match (here.map_err(|error| explained(&self.dir, from, error)), &self.kept) {
+            (Err(removed @ ReadError::Removed { .. }), Some(kept)) => {
+                Ok(self.fetched(kept, from / WIDTH as u64)?.ok_or(removed)?.split_off(from, max))
+            }
+            (other, _) => other,
+        }
+    }
+
+    /// A bundle that was fetched, if it was.
+    fn fetched(&self, kept: &Path, n: u64) -> Result<Option<Fetched>, ReadError> {
+        let path = kept.join(whole(Kind::Entries, n).path());
+        let bytes = match read(&path) {
+            Err(ReadError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let entries = parse_bundle(&bytes).map_err(|fault| damaged(&path, fault))?;
+        let tile = self.dir.join(whole(Kind::Level(0), n).path());
+        let hashes = parse_hashes(&read(&tile)?).filter(|hashes| hashes.len() == WIDTH);
+        let hashes = hashes.ok_or_else(|| damaged(&tile, "it has not the form of a tile"))?;
+        if entries.len() != WIDTH
+            || !entries.iter().zip(&hashes).all(|(entry, hash)| leaf_hash(entry) == *hash)
+        {
+            return Err(damaged(&path, "these are not the entries that this log has the hashes of"));
+        }
+        let entries = entries.into_iter().map(<[u8]>::to_vec).collect();
+        Ok(Some(Fetched { first: n * WIDTH as u64, entries }))
     }
 
     /// Evidence for one entry, as the last checkpoint covers it.
@@ -96,9 +135,7 @@ impl Reader {
             let size = checkpoint.size;
             check_sizes(index.checked_add(1), size, size)
                 .map_err(|_| ReadError::Outside { asked: index, size })?;
-            let entries =
-                read_range(&self.dir, index, 1, size).map_err(|error| explained(&self.dir, index, error))?;
-            let entry = entries.into_iter().next().map(|(_, entry)| entry);
+            let entry = self.entries(index, 1, size)?.into_iter().next().map(|(_, entry)| entry);
             let entry = entry.ok_or(ReadError::Outside { asked: index, size })?;
             let hashes = inclusion(&TileNodes::new(&self.dir, size), index, size)?;
             Ok(Proof { index, entry, hashes, checkpoint: note.to_owned() })
@@ -140,6 +177,25 @@ impl Reader {
             }
         }
     }
+}
+
+/// The entries of a bundle that was fetched and compared.
+struct Fetched {
+    first: u64,
+    entries: Vec<Vec<u8>>,
+}
+
+impl Fetched {
+    /// Those from `index` on, at most `max`.
+    fn split_off(mut self, index: u64, max: usize) -> Vec<(u64, Vec<u8>)> {
+        let entries = self.entries.split_off((index - self.first) as usize);
+        (index..).zip(entries).take(max).collect()
+    }
+}
+
+/// The full bundle or tile with this number.
+fn whole(kind: Kind, n: u64) -> Tile {
+    Tile { kind, n, width: WIDTH as u16 }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ReadError> {

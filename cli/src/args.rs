@@ -735,9 +735,6 @@ pub enum Audit {
         /// log must bear its signature.
         #[arg(long, value_name = "FILE|LINE")]
         witness_key: Option<String>,
-        /// Folder with entries that were fetched from the vault, to be verified with the rest.
-        #[arg(long, value_name = "FOLDER")]
-        kept: Option<PathBuf>,
     },
     /// Print the last entries.
     Tail {
@@ -781,7 +778,8 @@ pub struct Fetch {
     /// The last entry that is wanted [default: the last that is kept].
     #[arg(long, value_name = "INDEX")]
     pub to: Option<u64>,
-    /// Folder for them, for `audit verify --kept`, `audit search --dir` and `audit tail --dir`.
+    /// Folder for them, for `--kept` of the commands that read a log (or `--dir`, for these alone). It is
+    /// never that of a log itself.
     #[arg(long, value_name = "FOLDER")]
     pub out: PathBuf,
 }
@@ -841,6 +839,10 @@ pub struct AuditLog {
     /// File of the log's public key, from where you trust it [default: key.pub in the folder].
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+    /// Folder with entries that were fetched from the vault: they are checked against the log, and read
+    /// and verified with the rest.
+    #[arg(long, value_name = "FOLDER")]
+    pub kept: Option<PathBuf>,
 }
 
 /// Options of `status`.

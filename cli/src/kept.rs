@@ -92,6 +92,9 @@ pub async fn fetch(around: &Surroundings, home: &Home, asked: &Fetch) -> Result<
     let path = format!("/v1/kept?from={}&to={to}", asked.from);
     let listing: Listing = api.get(&path).await.map_err(|e| e.into_fault(api.url()))?;
     std::fs::create_dir_all(&asked.out).map_err(|e| cannot_write(&asked.out, &e))?;
+    if asked.out.join("lock").exists() {
+        return Err(Fault::usage(say!(LogNotOverIt, path = asked.out.display())));
+    }
     let mut next = asked.from;
     for segment in listing.segments {
         let Some(file) = segment.file.filter(|_| segment.state != "stored") else { continue };
@@ -134,6 +137,9 @@ pub async fn fetch(around: &Surroundings, home: &Home, asked: &Fetch) -> Result<
 /// `sekisho audit unpack`: a part of the log that `sekisho-shard` has rebuilt, without a broker.
 pub fn unpack(around: &Surroundings, asked: &Unpack) -> Result<(), Fault> {
     let key = key_in(&asked.key)?;
+    if asked.out.join("lock").exists() {
+        return Err(Fault::usage(say!(LogNotOverIt, path = asked.out.display())));
+    }
     for file in &asked.files {
         let header = unpack_to(file, &key, &asked.out, None)?;
         let (first, last) = (header.range.first(), header.range.end() - 1);
@@ -230,24 +236,10 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use audit::{Event, EventKind, Log, LogKey, Options, Reader, SegmentRange};
-    use model::{ManualClock, SeededEntropy, Timestamp};
 
     use super::*;
-    use crate::words::Lang;
-
-    fn around() -> Surroundings {
-        Surroundings {
-            clock: Arc::new(ManualClock::at(Timestamp::from_secs(1_790_000_000))),
-            entropy: Arc::new(SeededEntropy::new(1)),
-            lang: Lang::En,
-            json: false,
-            user_home: None,
-            program: None,
-        }
-    }
+    use crate::testing::around;
 
     /// A log of 600 entries, the first 512 of which lie in a file instead.
     async fn moved(dir: &Path) -> PathBuf {
@@ -309,7 +301,18 @@ mod tests {
         let reader = Reader::open(&out).unwrap();
         assert_eq!(reader.read(0, 1000).unwrap().len(), 512);
         audit(format!("search --dir {} --kind stopped", show(&out))).await.unwrap();
-        audit(format!("verify --dir {} --kept {}", show(&log), show(&out))).await.unwrap();
+        let beside = format!("--dir {} --kept {}", show(&log), show(&out));
+        audit(format!("verify {beside}")).await.unwrap();
+        // What was moved is read with the rest, and proven by the hashes that stayed.
+        audit(format!("search {beside} --kind stopped")).await.unwrap();
+        audit(format!("tail {beside} -n 600")).await.unwrap();
+        audit(format!("proof {beside} 3")).await.unwrap();
+        let whole = Reader::open(&log).unwrap().beside(&out);
+        let mut next = 0;
+        while let Some((last, _)) = whole.read(next, 100).unwrap().last() {
+            next = last + 1;
+        }
+        assert_eq!(next, 600);
 
         // One changed byte, another key: nothing is written.
         let mut bytes = std::fs::read(&part).unwrap();

@@ -27,6 +27,8 @@ mod sizes;
 mod sshconf;
 mod status;
 mod table;
+#[cfg(test)]
+mod testing;
 mod tls;
 mod trail;
 mod up;

@@ -20,9 +20,7 @@ const FOLLOW: Duration = Duration::from_millis(250);
 /// by a signed checkpoint yet is not shown: it follows within a second.
 pub async fn audit(around: &Surroundings, command: &Audit) -> Result<(), Fault> {
     match command {
-        Audit::Verify { log, witness_key, kept } => {
-            verify(around, log, witness_key.as_deref(), kept.as_deref())
-        }
+        Audit::Verify { log, witness_key } => verify(around, log, witness_key.as_deref()),
         Audit::Tail { log, count, follow } => tail(around, log, *count, *follow).await,
         Audit::Search(search) => find(around, search),
         Audit::Proof { log, index } => proof(around, log, *index),
@@ -31,16 +29,11 @@ pub async fn audit(around: &Surroundings, command: &Audit) -> Result<(), Fault> 
     }
 }
 
-fn verify(
-    around: &Surroundings,
-    log: &AuditLog,
-    witness_key: Option<&str>,
-    kept: Option<&Path>,
-) -> Result<(), Fault> {
+fn verify(around: &Surroundings, log: &AuditLog, witness_key: Option<&str>) -> Result<(), Fault> {
     let dir = folder(&log.dir);
     let key = trusted_key(&dir, log)?;
     let witness = witness_key.map(key_of_witness).transpose()?;
-    let report = audit::verify_with(&dir, kept, &key, witness.as_ref());
+    let report = audit::verify_with(&dir, log.kept.as_deref(), &key, witness.as_ref());
     let report = report.map_err(|e| damaged(&dir, &e))?;
     let root = HEXLOWER.encode(&report.root);
     if around.json {
@@ -225,7 +218,10 @@ fn key_of_witness(named: &str) -> Result<WitnessPublicKey, Fault> {
 }
 
 fn open(dir: &Path, log: &AuditLog) -> Result<Reader, Fault> {
-    let reader = Reader::open(dir).map_err(|e| unreadable(dir, &e))?;
+    let mut reader = Reader::open(dir).map_err(|e| unreadable(dir, &e))?;
+    if let Some(kept) = &log.kept {
+        reader = reader.beside(kept);
+    }
     if *reader.key() == trusted_key(dir, log)? {
         Ok(reader)
     } else {
@@ -254,24 +250,12 @@ fn unreadable(dir: &Path, error: &ReadError) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use audit::{Event, EventKind, Log, LogKey, Options, WitnessKey};
-    use model::{ManualClock, SeededEntropy, Timestamp};
+    use model::{SeededEntropy, Timestamp};
 
     use super::*;
+    use crate::testing::around;
     use crate::words::Lang;
-
-    fn around() -> Surroundings {
-        Surroundings {
-            clock: Arc::new(ManualClock::at(Timestamp::from_secs(1_790_000_000))),
-            entropy: Arc::new(SeededEntropy::new(1)),
-            lang: Lang::En,
-            json: false,
-            user_home: None,
-            program: None,
-        }
-    }
 
     async fn log_of(dir: &Path, entries: usize) {
         let around = around();
@@ -291,10 +275,10 @@ mod tests {
     #[tokio::test]
     async fn a_log_is_verified_read_and_proved_without_its_writer() {
         let dir = tempfile::tempdir().unwrap();
-        let log = AuditLog { dir: dir.path().to_owned(), key: None };
+        let log = AuditLog { dir: dir.path().to_owned(), key: None, kept: None };
         log_of(&dir.path().join("broker/audit"), 5).await;
         let around = around();
-        verify(&around, &log, None, None).unwrap();
+        verify(&around, &log, None).unwrap();
         tail(&around, &log, 3, false).await.unwrap();
         proof(&around, &log, 4).unwrap();
         assert!(proof(&around, &log, 5).is_err());
@@ -303,14 +287,14 @@ mod tests {
         let key = dir.path().join("other.pub");
         std::fs::write(&key, format!("{}\n", other.public())).unwrap();
         let log = AuditLog { key: Some(key), ..log };
-        assert!(verify(&around, &log, None, None).is_err() && proof(&around, &log, 1).is_err());
+        assert!(verify(&around, &log, None).is_err() && proof(&around, &log, 1).is_err());
         assert!(tail(&around, &log, 1, false).await.is_err());
     }
 
     #[tokio::test]
     async fn what_a_witness_has_signed_is_verified_with_its_key() {
         let dir = tempfile::tempdir().unwrap();
-        let log = AuditLog { dir: dir.path().to_owned(), key: None };
+        let log = AuditLog { dir: dir.path().to_owned(), key: None, kept: None };
         let folder = dir.path().join("broker/audit");
         log_of(&folder, 5).await;
         let around = around();
@@ -320,8 +304,8 @@ mod tests {
         std::fs::write(&file, format!("{line}\n")).unwrap();
         let file = file.display().to_string();
         // It has signed nothing yet.
-        verify(&around, &log, None, None).unwrap();
-        let missing = verify(&around, &log, Some(&line), None).unwrap_err();
+        verify(&around, &log, None).unwrap();
+        let missing = verify(&around, &log, Some(&line)).unwrap_err();
         assert_eq!((missing.exit, missing.code.as_str()), (Exit::Failed, "log_damaged"));
         assert!(missing.text(Lang::En).contains("nothing here was signed by witness.test/w"));
 
@@ -330,7 +314,7 @@ mod tests {
         let signed = format!("{note}{}", witness.cosign(note.as_bytes(), at).unwrap());
         std::fs::write(folder.join("checkpoint.witnessed"), &signed).unwrap();
         for key in [&line, &file] {
-            verify(&around, &log, Some(key), None).unwrap();
+            verify(&around, &log, Some(key)).unwrap();
         }
         log_of(&folder, 2).await;
         let key = trusted_key(&folder, &log).unwrap();
@@ -346,8 +330,8 @@ mod tests {
         assert_eq!(witnessed_json(&report, None)["verified"], json!(false));
 
         let other = WitnessKey::generate("witness.test/w", &SeededEntropy::new(4)).unwrap();
-        assert!(verify(&around, &log, Some(&other.public().to_string()), None).is_err());
-        assert_eq!(verify(&around, &log, Some("no/such/file"), None).unwrap_err().code, "io");
+        assert!(verify(&around, &log, Some(&other.public().to_string())).is_err());
+        assert_eq!(verify(&around, &log, Some("no/such/file")).unwrap_err().code, "io");
     }
 
     #[tokio::test]

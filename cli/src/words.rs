@@ -223,7 +223,8 @@ words! {
     LogKept: "entries below {kept} are kept as secret shares, {waiting} wait; entries below {local} may be in the vault alone" | "{kept} 番より前は秘密分散で保管済み、{waiting} 件が待機中。{local} 番より前は保管庫だけにある場合があります";
     LogFetched: "entries {first} to {last} are back, from {object}, and are those of the log" | "{first}〜{last} 番を {object} から取り戻し、監査ログのものと確認しました";
     LogUnpacked: "entries {first} to {last} in {path} are those of the log" | "{path} の {first}〜{last} 番は監査ログのものです";
-    LogFetchedTodo: "read them with --dir {path}; verify the whole log with `sekisho audit verify --kept {path}`" | "--dir {path} で読めます。全体の検証: `sekisho audit verify --kept {path}`";
+    LogFetchedTodo: "with --kept {path}, `sekisho audit verify`, `search`, `tail` and `proof` take them with the rest of the log" | "`sekisho audit verify`・`search`・`tail`・`proof` に --kept {path} を付けると、監査ログの残りと合わせて扱われます";
+    LogNotOverIt: "{path} is the folder of a log itself: name another, and read both with --kept" | "{path} は監査ログ自身のフォルダーです。別のフォルダーを指定し、--kept で合わせて読んでください";
     LogNotKept: "entry {index} is not in the vault (yet)" | "{index} 番は（まだ）保管庫にありません";
     LogNotASegment: "{path} is not a part of this log" | "{path} はこの監査ログの一部ではありません";
     LogBrokenOff: "{object} did not come whole" | "{object} を最後まで受け取れませんでした";

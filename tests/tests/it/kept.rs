@@ -106,13 +106,12 @@ impl House {
     /// and those in `kept`.
     fn said(&self, kept: &Path) -> Result<BTreeMap<u64, u32>> {
         let mut said = BTreeMap::new();
-        for dir in [kept, &self.audit()] {
-            let found = run(binary("sekisho")?).args("--json audit search --kind record_kept --dir").arg(dir);
-            for line in found.go()?.ok()?.text().lines() {
-                let event: Value = serde_json::from_str(line)?;
-                let first = event["unmapped"]["first"].as_u64().context("no first entry")?;
-                *said.entry(first).or_default() += 1;
-            }
+        let search = run(binary("sekisho")?).args("--json audit search --kind record_kept --dir");
+        let found = search.arg(self.audit()).arg("--kept").arg(kept).go()?.ok()?;
+        for line in found.text().lines() {
+            let event: Value = serde_json::from_str(line)?;
+            let first = event["unmapped"]["first"].as_u64().context("no first entry")?;
+            *said.entry(first).or_default() += 1;
         }
         Ok(said)
     }
