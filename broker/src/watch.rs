@@ -11,7 +11,7 @@ use model::{PersonId, SessionId, StudyId};
 use serde::{Deserialize, Deserializer, de};
 use siem::detect::{
     Control, Decoy, DecoyKind, Decoys, Finding, Following, Level, Look, Policy, Reaction, Response,
-    RuleError, RuleSet, Source, WatchStatus, follow, keep_rules,
+    RuleError, RuleSet, Source, Standing, WatchStatus, follow, keep_rules,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -234,7 +234,8 @@ fn known(stored: &[store::Decoy]) -> Decoys {
 /// detector goes no further before, so that neither a finding nor its lock is left behind. Whatever
 /// cannot be recorded is not permitted either; nobody gets in meanwhile.
 async fn answer(gate: &Gate, policy: &Policy, finding: Finding) {
-    let reaction = match policy.reaction(&finding, gate.now()) {
+    let standing = until_done(&finding.rule, || standing(gate, &finding)).await;
+    let reaction = match policy.reaction(&finding, &standing) {
         Reaction::None => FindingReaction::None,
         Reaction::EndSession => FindingReaction::EndSession,
         Reaction::LockPerson => FindingReaction::LockPerson,
@@ -249,6 +250,19 @@ async fn answer(gate: &Gate, policy: &Policy, finding: Finding) {
     };
     let recorded = until_done(&finding.rule, || gate.record_finding(event.clone())).await;
     until_done(&finding.rule, || gate.carry_out(&recorded)).await;
+}
+
+/// How it stands with whom a finding is about, now.
+async fn standing(gate: &Gate, finding: &Finding) -> Result<Standing, Refusal> {
+    let subject = &finding.subject;
+    let unknown = Standing { now: gate.now(), session_open: false, let_in_since: false };
+    let Some(person) = subject.person.as_ref().and_then(|id| id.parse::<PersonId>().ok()) else {
+        return Ok(unknown);
+    };
+    let session = subject.session.as_ref().and_then(|id| id.parse::<SessionId>().ok());
+    let trigger = finding.evidence.last().copied().unwrap_or_default();
+    let found = gate.aftermath(&person, session.as_ref(), trigger).await?;
+    Ok(Standing { session_open: found.session_open, let_in_since: found.let_in_since, ..unknown })
 }
 
 /// Tries until it is done, with pauses that double up to [`PAUSE_MAX`].

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use audit::{Event, EventKind, FindingReaction, Log, ReadError};
-use model::{PersonId, StudyId};
+use model::{PersonId, SessionId, StudyId};
 use serde_json::Value;
 use store::{PersonState, StoreError};
 
@@ -31,7 +31,30 @@ pub struct FindingRecord {
     study: Option<StudyId>,
 }
 
+/// What came after something that happened, as far as its person goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aftermath {
+    /// The session in which it happened goes on.
+    pub session_open: bool,
+    /// The log says that somebody let the person in again since.
+    pub let_in_since: bool,
+}
+
 impl Gate {
+    /// What came after the event at `index`, which happened in `session` if in any.
+    pub async fn aftermath(
+        &self,
+        person: &PersonId,
+        session: Option<&SessionId>,
+        index: u64,
+    ) -> Result<Aftermath, Refusal> {
+        let session_open = session.is_some_and(|session| self.inner.leases.is_open(session));
+        let (log, person) = (self.inner.log.clone(), person.clone());
+        let reading = tokio::task::spawn_blocking(move || let_in(&log, &person, index));
+        let let_in = reading.await.map_err(|error| unreadable(&error))?;
+        Ok(Aftermath { session_open, let_in_since: let_in.map_err(|error| unreadable(&error))? })
+    }
+
     /// Records a finding, an event of the kind [`EventKind::Finding`]. What it says under `reaction` is
     /// done by [`Gate::carry_out`]; a process that ends in between owes it, see [`Gate::make_up`].
     ///
@@ -149,6 +172,28 @@ fn unreadable(error: &dyn std::error::Error) -> Refusal {
         "audit-unavailable",
         "The audit log cannot be read for findings that were not answered. Please tell the operators.",
     )
+}
+
+/// Whether somebody let a person in again after the event at `index`. Blocks on the disk.
+fn let_in(log: &Log, person: &PersonId, index: u64) -> Result<bool, ReadError> {
+    const UNLOCKED: &str = "person_unlocked";
+    let (mut at, end) = ((index + 1).max(log.local_from()?), log.durable_size());
+    while at < end {
+        let entries = log.read(at, BATCH)?;
+        let Some((last, _)) = entries.last() else { break };
+        at = last + 1;
+        // Few entries say the word at all, so few are parsed.
+        let maybe = |entry: &[u8]| entry.windows(UNLOCKED.len()).any(|word| word == UNLOCKED.as_bytes());
+        for (_, entry) in entries.iter().filter(|(_, entry)| maybe(entry)) {
+            let record: Value = serde_json::from_slice(entry).unwrap_or_default();
+            let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str);
+            let says = text("/metadata/event_code") == Some(UNLOCKED);
+            if says && text("/unmapped/subject") == Some(person.as_str()) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// The locks that findings on record call for and of which nothing on record came: the first such

@@ -121,6 +121,11 @@ impl Leases {
         self.end_where(cause, |lease| lease.session.get() == Some(session))
     }
 
+    /// Whether a session goes on.
+    pub(crate) fn is_open(&self, session: &SessionId) -> bool {
+        self.all().iter().any(|lease| lease.session.get() == Some(session) && lease.end.borrow().is_none())
+    }
+
     /// Ends every lease of `person`; returns how many.
     pub(crate) fn end_person(&self, person: &PersonId, cause: &EndCause) -> usize {
         self.end_where(cause, |lease| lease.person == *person)
@@ -132,13 +137,15 @@ impl Leases {
     }
 
     fn end_where(&self, cause: &EndCause, hit: impl Fn(&Lease) -> bool) -> usize {
-        // The list is copied out first: a lease that drops while it is looked at takes the lock itself.
-        let all: Vec<Arc<Lease>> = {
-            let live = self.0.live.lock().unwrap_or_else(PoisonError::into_inner);
-            live.leases.values().filter_map(Weak::upgrade).collect()
-        };
+        let all = self.all();
         let hits = all.iter().filter(|lease| hit(lease));
         hits.inspect(|lease| lease.finish(cause.clone())).filter(|lease| lease.counts).count()
+    }
+
+    /// The list is copied out: a lease that drops while it is looked at takes the lock itself.
+    fn all(&self) -> Vec<Arc<Lease>> {
+        let live = self.0.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.leases.values().filter_map(Weak::upgrade).collect()
     }
 }
 

@@ -54,7 +54,7 @@ pub use approvals::ApprovalSettings;
 pub use channels::{FileRights, Wanted};
 pub use decoys::NewDecoy;
 pub use deposits::Deposit;
-pub use findings::FindingRecord;
+pub use findings::{Aftermath, FindingRecord};
 pub use identity::{AgentAnswer, Authorities, LoginAnswer, LoginRequest};
 pub use keeping::{FetchRecord, KeepRecord, Kept, MoveRecord};
 pub use leases::EndCause;

@@ -491,6 +491,30 @@ async fn a_finding_ends_and_locks_only_whom_it_is_about() {
     assert!(house.gate.enrol_person(&entry("admin"), reserved).await.is_err());
 }
 
+/// Detection may come to an event long after it happened.
+#[tokio::test]
+async fn what_came_after_an_event_is_known_when_it_is_answered() {
+    let house = house().await;
+    house.grant(600).await;
+    let permit = house.gate.open_session(&entry("alice"), &knock("brca")).await.unwrap();
+    let session = permit.action().session.clone();
+    let event = house.gate.log().durable_size() - 1;
+    let stands = async |name: &str, session: Option<&model::SessionId>, index| {
+        let found = house.gate.aftermath(&person(name), session, index).await.unwrap();
+        (found.session_open, found.let_in_since)
+    };
+    assert_eq!(stands("alice", Some(&session), event).await, (true, false));
+    assert_eq!(stands("alice", None, event).await, (false, false));
+
+    house.gate.lock_person(&entry("admin"), &person("alice"), "a touch").await.unwrap();
+    assert_eq!(stands("alice", Some(&session), event).await, (false, false), "the lock ended it");
+    house.gate.unlock_person(&entry("admin"), &person("alice")).await.unwrap();
+    assert_eq!(stands("alice", Some(&session), event).await, (false, true));
+    assert_eq!(stands("bob", None, event).await, (false, false), "nobody let bob in");
+    let unlocked = house.gate.log().durable_size() - 1;
+    assert_eq!(stands("alice", None, unlocked).await, (false, false), "what happens from now on counts anew");
+}
+
 /// A process may die between the finding, the lock in the records, and the record of the lock.
 #[tokio::test]
 async fn what_a_finding_calls_for_is_made_up_for_once() {

@@ -33,7 +33,7 @@ pub use decoys::{Decoy, DecoyKind, Decoys};
 pub use detector::Detector;
 pub use folder::{Look, Source, read_folder};
 pub use follow::{Control, Following, WatchStatus, follow, judged, keep_rules};
-pub use policy::{Policy, Reaction, Response};
+pub use policy::{Policy, Reaction, Response, Standing};
 pub use rules::{RuleError, RuleInfo, RuleSet, Text};
 
 /// How bad it is, in Sigma's words.
