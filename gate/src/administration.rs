@@ -417,6 +417,14 @@ impl Gate {
         Ok(())
     }
 
+    /// Permits that somebody reads how the processes of the house and their hosts are. That it was read
+    /// is a record of its own: it stands in the log, too.
+    pub async fn read_diagnostics(&self, entry: &Entry) -> Result<(), Refusal> {
+        let kind = EventKind::AuditRead { what: "diagnostics".to_owned() };
+        self.admit_event(entry, AdminAction::ReadDiagnostics, None, kind).await?;
+        Ok(())
+    }
+
     /// Everything there is, for those who may list it.
     pub async fn records(&self, entry: &Entry) -> Result<Records, Refusal> {
         self.may(entry, AdminAction::ListRecords).await?;

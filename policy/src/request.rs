@@ -79,6 +79,8 @@ pub enum AdminAction {
     Revoke,
     /// To enrol an agent.
     EnrolAgent,
+    /// To know how the processes of the house and their hosts are.
+    ReadDiagnostics,
     /// To accept the state of a process and its host as the one that was meant.
     AcceptState,
     /// To take an agent out of service for a while, or the broker.
@@ -105,7 +107,7 @@ pub enum AdminAction {
 
 impl AdminAction {
     /// Every one of them, in the order of the authorisation matrix.
-    pub const ALL: [AdminAction; 24] = [
+    pub const ALL: [AdminAction; 25] = [
         AdminAction::CreateStudy,
         AdminAction::CreateDataset,
         AdminAction::EnrolPerson,
@@ -119,6 +121,7 @@ impl AdminAction {
         AdminAction::Grant,
         AdminAction::Revoke,
         AdminAction::EnrolAgent,
+        AdminAction::ReadDiagnostics,
         AdminAction::AcceptState,
         AdminAction::Drain,
         AdminAction::IssueService,
@@ -182,6 +185,7 @@ impl Action {
                 AdminAction::Grant => "grant",
                 AdminAction::Revoke => "revoke",
                 AdminAction::EnrolAgent => "enrol-agent",
+                AdminAction::ReadDiagnostics => "read-diagnostics",
                 AdminAction::AcceptState => "accept-state",
                 AdminAction::Drain => "drain",
                 AdminAction::IssueService => "issue-service",
@@ -213,7 +217,7 @@ impl Action {
                 AdminAction::EnrolPerson | AdminAction::LockPerson => "person",
                 AdminAction::Grant | AdminAction::Revoke => "grant",
                 AdminAction::EnrolAgent | AdminAction::Drain => "agent",
-                AdminAction::AcceptState => "host",
+                AdminAction::ReadDiagnostics | AdminAction::AcceptState => "host",
                 AdminAction::IssueService => "service",
                 AdminAction::ReadAudit => "audit",
                 AdminAction::ManageDecoys => "decoy",
