@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::{KeepError, Keeping, Source, SourceError};
 use crate::config::Retention;
 
-/// How often it is looked whether there is something to do.
+/// How often it is looked whether what is waited for has come. That looks at memory, and with a witness
+/// at one small file; the records are asked only when there is something to do.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long after a part could not be kept at all it is tried again, at first and at most: each time
 /// is an entry of the log.
@@ -93,7 +94,8 @@ impl Segments {
         let mut again = AGAIN.0;
         loop {
             match self.next().await {
-                Ok(Some(range)) if range.end() <= self.covered() => {
+                Ok((kept, Some(range))) => {
+                    self.wait_for(kept, range).await;
                     let subject = KeptSubject::AuditSegment { first: range.first(), count: range.count() };
                     let log = self.keeping.gate.log().clone();
                     let part = Arc::new(Part { log, range, witnessed: self.witnessed });
@@ -111,17 +113,40 @@ impl Segments {
                         }
                     }
                 }
-                Ok(_) => {}
-                Err(refusal) => self.keeping.failed(&refusal),
+                Ok((kept, None)) => {
+                    self.keeping.failed(&format!("there is no part of the log that begins at {kept}"));
+                    tokio::time::sleep(AGAIN.1).await;
+                }
+                Err(refusal) => {
+                    self.keeping.failed(&refusal);
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until all of `range` stands under a checkpoint that counts; entries below `kept` are kept.
+    async fn wait_for(&self, kept: u64, range: SegmentRange) {
+        loop {
+            let covered = self.covered(range);
+            let waiting = covered.map_or(0, |covered| covered.saturating_sub(kept));
+            self.keeping.status.send_if_modified(|status| {
+                let changed = (status.kept, status.waiting) != (kept, waiting);
+                (status.kept, status.waiting) = (kept, waiting);
+                changed
+            });
+            if covered.is_some() {
+                return;
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// The part that is due next: one that was begun, or the one behind the last.
-    async fn next(&self) -> Result<Option<SegmentRange>, Refusal> {
+    /// Up to where everything is kept, and the part that is due next: one that was begun, or the one
+    /// behind the last.
+    async fn next(&self) -> Result<(u64, Option<SegmentRange>), Refusal> {
         let last = self.keeping.gate.kept().last_segment().await?;
-        let (kept, range) = match last.as_ref().map(|last| (&last.state, last.subject.entries())) {
+        Ok(match last.as_ref().map(|last| (&last.state, last.subject.entries())) {
             Some((KeptState::Pending | KeptState::Stored { .. }, Some((first, count)))) => {
                 (first, SegmentRange::new(first, count))
             }
@@ -129,26 +154,20 @@ impl Segments {
                 (first + count, SegmentRange::at(first + count, self.retention.segment_bundles))
             }
             _ => (0, SegmentRange::at(0, self.retention.segment_bundles)),
-        };
-        let covered = self.covered();
-        let due = range.is_some_and(|range| range.end() <= covered);
-        self.keeping.status.send_if_modified(|status| {
-            let waiting = if due { covered.saturating_sub(kept) } else { 0 };
-            let changed = (status.kept, status.waiting) != (kept, waiting);
-            (status.kept, status.waiting) = (kept, waiting);
-            changed
-        });
-        Ok(range)
+        })
     }
 
-    /// How many entries stand under a checkpoint that counts.
-    fn covered(&self) -> u64 {
+    /// How many entries stand under a checkpoint that counts, if all of `range` do.
+    fn covered(&self, range: SegmentRange) -> Option<u64> {
         let log = self.keeping.gate.log();
+        let all = |covered: u64| (covered >= range.end()).then_some(covered);
+        let own = all(log.checkpoint_size())?;
         if !self.witnessed {
-            return log.checkpoint_size();
+            return Some(own);
         }
+        // What the witness has signed is looked at only where something depends on it.
         let signed = log.reader().witnessed().ok().flatten();
-        signed.map_or(0, |(checkpoint, _)| checkpoint.size).min(log.checkpoint_size())
+        all(signed.map_or(0, |(checkpoint, _)| checkpoint.size).min(own))
     }
 
     /// Records when something waits for longer than it should, and when nothing does any more; both once.
@@ -187,32 +206,41 @@ impl Segments {
 
     async fn move_all(&self) {
         loop {
-            if let Err(why) = self.move_due().await {
-                tracing::error!(error = %why, "a part of the audit log was not moved out of the house");
-                self.keeping.status.send_modify(|status| status.held_back = Some(why));
-                tokio::time::sleep(AGAIN.0).await;
+            let kept = self.keeping.status().kept;
+            match self.move_due().await {
+                Ok(Some(oldest)) => self.until_it_may_go(&oldest).await,
+                // Nothing else can go before another part is kept.
+                Ok(None) => {
+                    let mut status = self.keeping.status.subscribe();
+                    let _ = status.wait_for(|status| status.kept != kept).await;
+                }
+                Err(why) => {
+                    tracing::error!(error = %why, "a part of the audit log was not moved out of the house");
+                    self.keeping.status.send_modify(|status| status.held_back = Some(why));
+                    tokio::time::sleep(AGAIN.0).await;
+                }
             }
-            tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Moves what may go: first what was begun, then the oldest.
-    async fn move_due(&self) -> Result<(), String> {
+    /// Moves what may go: first what was begun, then the oldest. Returns the oldest that stays for now,
+    /// if that can ever go.
+    async fn move_due(&self) -> Result<Option<KeptRecord>, String> {
         let gate = &self.keeping.gate;
         let list =
             |state| async move { gate.kept().segments_in(state, PARTS).await.map_err(|e| e.to_string()) };
         for begun in list("moving").await? {
             self.move_one(&begun).await?;
         }
-        let mut held_back = None;
-        if self.retention.moves() {
-            for kept in list("kept").await? {
-                let Some(range) = range_of(&kept) else { continue };
-                if !self.is_old(&kept, range) {
-                    break;
-                }
-                held_back = self.followers.needing(range.end());
-                if held_back.is_some() {
+        let mut stays = None;
+        while self.retention.moves() && stays.is_none() {
+            let kept = list("kept").await?;
+            if kept.is_empty() {
+                break;
+            }
+            for kept in kept {
+                if self.stays(&kept) {
+                    stays = Some(kept);
                     break;
                 }
                 self.move_one(&kept).await?;
@@ -220,11 +248,31 @@ impl Segments {
         }
         let local_from = gate.log().local_from().map_err(|e| e.to_string())?;
         self.keeping.status.send_if_modified(|status| {
-            let changed = status.local_from != local_from || status.held_back != held_back;
-            (status.local_from, status.held_back) = (local_from, held_back);
+            let changed = status.local_from != local_from;
+            status.local_from = local_from;
             changed
         });
-        Ok(())
+        Ok(stays)
+    }
+
+    async fn until_it_may_go(&self, kept: &KeptRecord) {
+        while self.stays(kept) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Whether a part stays here for now; says who holds it back, if it is old enough to go.
+    fn stays(&self, kept: &KeptRecord) -> bool {
+        let Some(range) = range_of(kept) else { return true };
+        let is_old = self.is_old(kept, range);
+        let held_back = if is_old { self.followers.needing(range.end()) } else { None };
+        let stays = !is_old || held_back.is_some();
+        self.keeping.status.send_if_modified(|status| {
+            let changed = status.held_back != held_back;
+            status.held_back = held_back;
+            changed
+        });
+        stays
     }
 
     /// Whether nothing that the operator set wants a part here any more.

@@ -136,6 +136,34 @@ async fn parts_of_the_log_are_kept_once_and_come_back() {
     assert!(figures.contains("sekisho_kept_events 768"), "{figures}");
 }
 
+/// A part as large as they usually are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_65_536_entries_is_kept_and_comes_back() {
+    let mut house = House::prepared(|_| "[retention]\nlagging_secs = 300\n".to_owned()).await;
+    let log = house.log();
+    while log.durable_size() < 65_600 {
+        fill(&log, 4096).await;
+    }
+    let began = std::time::Instant::now();
+    house.agent_comes().await;
+    house.until("it is kept", |status| status.records == 1).await;
+    let kept = house.events("record_kept").remove(0);
+    let said = &kept["unmapped"];
+    println!("kept and compared after {:?}: {}", began.elapsed(), said);
+    assert_eq!((said["first"].as_u64(), said["count"].as_u64()), (Some(0), Some(65_536)));
+    let began = std::time::Instant::now();
+    let path = format!("/v1/kept/{}", said["object"].as_str().unwrap());
+    let (status, _, bytes) = house.fetch(Some(&house.admin), &path).await;
+    println!("{} bytes fetched after {:?}", bytes.len(), began.elapsed());
+    assert_eq!((status, Some(bytes.len() as u64)), (200, said["size"].as_u64()));
+    let mut segment = SegmentReader::open(bytes.as_slice(), &house.key()).unwrap();
+    let mut entries = 0;
+    while let Some(bundle) = segment.next_bundle().unwrap() {
+        entries += bundle.entries.len();
+    }
+    assert_eq!(entries, 65_536);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fails_is_tried_again_under_one_object_and_told_once() {
     let mut house = House::prepared(|_| SMALL.to_owned()).await;
