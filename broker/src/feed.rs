@@ -21,8 +21,6 @@ use zeroize::Zeroizing;
 use crate::private;
 use crate::tls::provider;
 
-/// How long a collector may fail before that is recorded.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How often events that a collector will never take are recorded at most: that record is one more
 /// event for the same collector.
 const REJECTED_EVERY: Duration = Duration::from_secs(60);
@@ -112,7 +110,7 @@ impl Feeds {
             stopping.cancelled().await;
             let _ = stop.send(true);
         };
-        let watching = tell(|kind| record(&self.gate, kind), &name, config.alarm_lag, seen.clone());
+        let watching = tell(|kind| record(&self.gate, kind), &config, seen.clone());
         let watching_rejected = tell_rejected(&self.gate, &name, seen);
         tokio::pin!(sending, watching, watching_rejected);
         let ended = tokio::select! {
@@ -170,21 +168,19 @@ fn is_failing(status: &Status, alarm_lag: u64) -> bool {
 
 /// Records when the collector fails, or stays behind, for long, and when it has everything again;
 /// both once.
-async fn tell<F>(
-    record: impl Fn(EventKind) -> F,
-    name: &str,
-    alarm_lag: u64,
-    mut seen: watch::Receiver<Status>,
-) where
+async fn tell<F>(record: impl Fn(EventKind) -> F, sink: &SinkConfig, mut seen: watch::Receiver<Status>)
+where
     F: Future<Output = ()>,
 {
+    let SinkConfig { name, alarm_lag, alarm_after, .. } = sink;
+    let alarm_lag = *alarm_lag;
     loop {
         // Working, until it has not worked for a while.
         let failing = |status: &Status| is_failing(status, alarm_lag);
         if seen.wait_for(failing).await.is_err() {
             return;
         }
-        match tokio::time::timeout(PATIENCE, seen.wait_for(|status| !failing(status))).await {
+        match tokio::time::timeout(*alarm_after, seen.wait_for(|status| !failing(status))).await {
             Ok(Ok(_)) => continue,
             Ok(Err(_)) => return,
             Err(_) => {}
@@ -193,7 +189,7 @@ async fn tell<F>(
             let status = seen.borrow();
             (status.lag, status.last_error.clone().unwrap_or_default())
         };
-        record(EventKind::SinkLagging { sink: name.to_owned(), lag, last_error }).await;
+        record(EventKind::SinkLagging { sink: name.clone(), lag, last_error }).await;
         // A live log is seldom followed to its very end.
         let caught_up = |status: &Status| {
             status.connected && status.last_error.is_none() && status.lag < alarm_lag.div_ceil(10)
@@ -201,7 +197,7 @@ async fn tell<F>(
         if seen.wait_for(caught_up).await.is_err() {
             return;
         }
-        record(EventKind::SinkRecovered { sink: name.to_owned() }).await;
+        record(EventKind::SinkRecovered { sink: name.clone() }).await;
     }
 }
 
@@ -261,7 +257,8 @@ mod tests {
                     });
                     std::future::ready(())
                 };
-                tell(record, "soc", ALARM, seen).await;
+                let sink = format!("name = 'soc'\nkind = 'file'\npath = 'x'\nalarm_lag = {ALARM}");
+                tell(record, &toml::from_str(&sink).unwrap(), seen).await;
             });
             Told { status, told }
         }

@@ -1,6 +1,7 @@
 //! Sinks as an operator writes them: `[[siem.sink]]` tables.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use serde::Deserialize;
@@ -20,6 +21,8 @@ const KEEP: u32 = 8;
 const KEEP_MAX: u32 = 1000;
 /// How many events a collector may be behind before that is recorded.
 const ALARM_LAG: u64 = 10_000;
+/// For how many seconds that, or a failure, may last before it is.
+const ALARM_SECS: u64 = 30;
 
 /// One table. Unknown keys are refused, and so are keys that its `kind` does not use.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,6 +32,8 @@ pub struct SinkConfig {
     pub name: String,
     /// How many events it may be behind before that is recorded. Default 10000.
     pub alarm_lag: u64,
+    /// For how long it may be that, or fail, before that is recorded. Default 30 s.
+    pub alarm_after: Duration,
     /// What it may see of the house, and of people. Default `clear`.
     pub internal: Treatment,
     /// See `internal`.
@@ -119,6 +124,7 @@ struct Table {
     #[serde(default)]
     personal: Treatment,
     alarm_lag: Option<u64>,
+    alarm_secs: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -147,6 +153,7 @@ impl TryFrom<Table> for SinkConfig {
             kind: kind.map_err(|fault| format!("sink {name}: {fault}"))?,
             name,
             alarm_lag: table.alarm_lag.unwrap_or(ALARM_LAG).max(1),
+            alarm_after: Duration::from_secs(table.alarm_secs.unwrap_or(ALARM_SECS).max(1)),
             internal: table.internal,
             personal: table.personal,
             ca_file: table.ca_file,

@@ -1,6 +1,7 @@
 //! The broker against stock OpenSSH and against people who mean it no good.
 
 mod accepted;
+mod collectors;
 mod house;
 mod keeping;
 mod made_up;
