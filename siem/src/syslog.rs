@@ -1,5 +1,7 @@
 //! Messages as RFC 5424 wants them.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
 /// The smallest bound on the length of a message that can be kept: what every collector takes.
@@ -172,6 +174,8 @@ fn cut_to(whole: &Value, cut: Cut, size: usize) -> Value {
 
 fn shorten(value: &mut Value, max: usize) {
     match value {
+        // Half of an instant or of an address is none, and would make the event invalid.
+        Value::String(text) if is_timestamp(text) || text.parse::<IpAddr>().is_ok() => {}
         Value::String(text) => {
             if let Some((at, _)) = text.char_indices().nth(max) {
                 text.truncate(at);
