@@ -54,6 +54,8 @@ pub struct Config {
     pub recordings: KeptRecordings,
     /// What takes a second officer.
     pub approvals: Approvals,
+    /// Where else than at its other doors the broker can be asked how it is: an address of this host.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// What takes a second officer.
@@ -190,6 +192,7 @@ impl Default for Config {
             retention: Retention::default(),
             recordings: KeptRecordings::default(),
             approvals: Approvals::default(),
+            metrics: None,
         }
     }
 }

@@ -5,19 +5,19 @@
 //! at the first start, and made anew when somebody accepts how they are.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use audit::{Event, EventKind};
 use gate::Gate;
-use model::declared::{Declared, Keep, Process, Thing, shown};
-use model::diagnosis::{DECLARED_STATE, Diary, Ends, Files, certificate, check, fact, host};
+use model::declared::{Process, Thing, shown};
+use model::diagnosis::{DECLARED_STATE, Diary, Ends, certificate, check, fact, host};
 use model::observed::{Check, CheckState, Fact};
 use model::{Clock, Entropy};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use vitals::{Folder, Kernel};
 
 use crate::config::Config;
 use crate::credentials::LIFETIME;
@@ -26,8 +26,6 @@ use crate::private;
 
 /// How often it is looked for changes.
 const LOOK: Duration = Duration::from_secs(60);
-/// The file of what was declared.
-const DECLARED: &str = "declared.json";
 /// What things are declared for.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -72,14 +70,15 @@ impl Examined {
             facts.push(fact("program_sum", sum));
             things.push(Thing::of_release("program", sum));
         }
+        let folder = Folder::new(&self.dir, private::write);
         let process = Process { name: BROKER, version: VERSION };
-        match process.judge(&things, accepted, &Folder(&self.dir), &*self.entropy) {
+        match process.judge(&things, accepted, &folder, &*self.entropy) {
             Ok(compared) => {
                 facts.push(fact(DECLARED_STATE, compared.state));
                 checks.push(compared.check);
             }
             Err(error) => {
-                let unusable = format!("{DECLARED} cannot be used: {error}");
+                let unusable = format!("declared.json cannot be used: {error}");
                 checks.push(check("declared", CheckState::Failed, unusable));
             }
         }
@@ -87,23 +86,6 @@ impl Examined {
         facts.push(until);
         checks.push(valid);
         (facts, checks)
-    }
-}
-
-/// The folder of the broker, where `declared.json` lies.
-struct Folder<'a>(&'a Path);
-
-impl Keep for Folder<'_> {
-    fn read(&self) -> io::Result<Option<Declared>> {
-        match fs::read(self.0.join(DECLARED)) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn write(&self, declared: &Declared) -> io::Result<()> {
-        private::write(&self.0.join(DECLARED), &serde_json::to_vec_pretty(declared)?)
     }
 }
 
@@ -164,8 +146,9 @@ fn configured(config: &Config) -> Vec<Thing> {
         retention,
         recordings,
         approvals,
+        metrics,
     } = config;
-    let all: [(&str, &dyn std::fmt::Debug); 18] = [
+    let all: [(&str, &dyn std::fmt::Debug); 19] = [
         ("trust_domain", trust_domain),
         ("ssh", ssh),
         ("api", api),
@@ -184,24 +167,11 @@ fn configured(config: &Config) -> Vec<Thing> {
         ("retention", retention),
         ("recordings", recordings),
         ("approvals", approvals),
+        ("metrics", metrics),
     ];
     all.into_iter()
         .map(|(name, value)| Thing::of_release(format!("config.{name}"), format!("{value:?}")))
         .collect()
-}
-
-/// The files of the kernel that runs.
-struct Kernel;
-
-impl Files for Kernel {
-    fn read(&self, path: &str) -> Option<String> {
-        fs::read_to_string(path).ok()
-    }
-
-    fn list(&self, path: &str) -> Vec<String> {
-        let entries = fs::read_dir(path).into_iter().flatten().flatten();
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-    }
 }
 
 #[cfg(test)]

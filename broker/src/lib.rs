@@ -22,6 +22,7 @@ pub mod process;
 pub mod recordings;
 mod reports;
 pub mod ssh;
+mod telling;
 pub mod tls;
 pub mod watch;
 mod witnessing;

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use vitals::Door;
 use wire::broker::AgentListener;
 
 use crate::api::{Api, ApiDoor, SshEndpoint};
@@ -38,6 +39,7 @@ use crate::ssh::admission::AdmissionLimits;
 use crate::ssh::rate::Rates;
 use crate::ssh::stage::Stages;
 use crate::ssh::{IssuedBook, OPENINGS, Services, SshDoor};
+use crate::telling::Telling;
 use crate::tls::{Presented, api_config};
 use crate::watch::Watch;
 use crate::witnessing::Witnessing;
@@ -240,6 +242,17 @@ impl Node {
             };
             services.tasks.spawn(keeper.run());
         }
+
+        let door = Door::open(dir, config.metrics).await.context("nobody can ask how the broker is")?;
+        services.tasks.spawn({
+            let (telling, stopping) = (Arc::new(Telling(Arc::clone(&services))), services.stopping.clone());
+            async move {
+                tokio::select! {
+                    () = door.serve(telling) => {}
+                    () = stopping.cancelled() => {}
+                }
+            }
+        });
 
         if let Some(witnessing) = witnessing {
             services.tasks.spawn(witnessing.run(gate.clone(), services.stopping.clone()));

@@ -2,15 +2,17 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use certs::TrustDomain;
+use intake::crypt4gh::SecretKey;
 use model::diagnosis::Ends;
 use model::{Clock, Entropy};
 use sharding::vault::VaultError;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
+use vitals::{Door, DoorError};
 use wire::agent::{BrokerLink, Status};
 use wire::message::{Hello, Load, VERSION};
 
@@ -25,6 +27,7 @@ use crate::outlets::Outlets;
 use crate::reports::Reports;
 use crate::service::{KEEPING, Service, Setup, Workspaces};
 use crate::storage::Storage;
+use crate::telling::{Enrolled, Telling};
 use crate::workspace::{Homes, Place, Runtime, RuntimeError, make_dir};
 
 /// How often the token file is looked for, and a failed enrolment tried again.
@@ -65,6 +68,9 @@ pub enum AgentError {
     /// What is kept in the folder.
     #[error(transparent)]
     Kept(#[from] KeptError),
+    /// Nobody could ask how the agent is.
+    #[error("nobody can ask how the agent is")]
+    Telling(#[from] DoorError),
     /// TLS.
     #[error("TLS cannot be set up")]
     Tls(#[from] wire::tls::TlsError),
@@ -109,9 +115,45 @@ async fn run_in(
         .map_err(|source| files("the folder of running workspaces could not be made", source))?;
     let intake = intake_key(&around.dir, &*around.entropy)?;
     let storage = storage(&config, &around.dir)?;
+    let (telling, told) = open_door(&config, &around, storage.clone()).await?;
+    tokio::select! {
+        () = told.serve(telling.clone()) => Ok(()),
+        ran = serve_broker(place, config, &around, &telling, intake, stop, ready) => ran,
+    }
+}
+
+/// Where it can be asked how the agent is, from now on.
+async fn open_door(
+    config: &Config,
+    around: &Surroundings,
+    storage: Storage,
+) -> Result<(Arc<Telling>, Door), AgentError> {
+    let capacity = config.sessions as usize;
+    let telling = Telling {
+        me: config.agent.clone(),
+        clock: around.clock.clone(),
+        storage,
+        places: Arc::new(Semaphore::new(capacity)),
+        capacity,
+        diagnosis: watch::Sender::default(),
+        enrolled: OnceLock::new(),
+    };
+    Ok((Arc::new(telling), Door::open(&around.dir, config.metrics).await?))
+}
+
+async fn serve_broker(
+    place: &Place,
+    config: Config,
+    around: &Surroundings,
+    telling: &Telling,
+    intake: SecretKey,
+    stop: watch::Receiver<bool>,
+    ready: impl Fn() + Send + Sync,
+) -> Result<(), AgentError> {
+    let storage = telling.storage.clone();
     let mut stopped = stop.clone();
     let enrolment = tokio::select! {
-        enrolment = enrolled(&config, &around) => enrolment?,
+        enrolment = enrolled(&config, around) => enrolment?,
         _ = stopped.wait_for(|stop| *stop) => return Ok(()),
     };
     let tls = wire::Tls::new(
@@ -160,7 +202,7 @@ async fn run_in(
         intake,
         workspaces: workspaces.clone(),
         seen: crate::service::Seen::default(),
-        places: Arc::new(Semaphore::new(config.sessions as usize)),
+        places: telling.places.clone(),
         ordered: {
             let outlets = outlets.clone();
             Box::new(move |by, session, workspace| outlets.ordered(by, session, workspace))
@@ -168,6 +210,12 @@ async fn run_in(
     });
     let tasks = TaskTracker::new();
     let ends = Ends::at(enrolment.until);
+    let _ = telling.enrolled.set(Enrolled {
+        links: links.clone(),
+        outlets: outlets.clone(),
+        workspaces: workspaces.clone(),
+        ends: ends.clone(),
+    });
     let examined = Examined {
         dir: around.dir.clone(),
         config: config.clone(),
@@ -183,8 +231,8 @@ async fn run_in(
         () = workspaces.tend() => {}
         () = load::tell(&workspaces, &links, &outlets) => {}
         () = alone(&links, &workspaces, Duration::from_secs(config.alone_secs)) => {}
-        () = renew(&config, &around, enrolment.clone(), &tls, &ends) => {}
-        () = diagnose(examined, told, accepted(&links)) => {}
+        () = renew(&config, around, enrolment.clone(), &tls, &ends) => {}
+        () = diagnose(examined, told, &telling.diagnosis, accepted(&links)) => {}
         _ = stopped.wait_for(|stop| *stop) => {}
     }
     tracing::info!("stopping");

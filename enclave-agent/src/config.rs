@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use model::AgentId;
@@ -60,6 +61,8 @@ pub struct Config {
     pub watch: Eyes,
     /// Seconds after which the agent tells how it and its host are, also if nothing changed.
     pub diagnose_secs: u64,
+    /// Where else than on its socket the agent can be asked how it is: an address of this host.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// How homes lie.
@@ -117,6 +120,7 @@ impl Default for Config {
             limits: Limits::default(),
             watch: Eyes::default(),
             diagnose_secs: 3600,
+            metrics: None,
         }
     }
 }
@@ -199,7 +203,7 @@ mod tests {
         let shown: String = FIRST
             .lines()
             .filter_map(|line| line.strip_prefix("#: "))
-            .filter(|line| !line.starts_with("init =") && !line.starts_with("run ="))
+            .filter(|line| !["init =", "run =", "metrics ="].iter().any(|unset| line.starts_with(unset)))
             .map(|line| format!("{line}\n"))
             .collect();
         let parsed: Config = toml::from_str(&shown).unwrap();

@@ -11,12 +11,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::declared::{Declared, Keep, Process, Thing, shown};
-use model::diagnosis::{DECLARED_STATE, Diary, Ends, Files, certificate, check, fact, host};
+use model::declared::{Process, Thing, shown};
+use model::diagnosis::{DECLARED_STATE, Diary, Ends, certificate, check, fact, host};
 use model::observed::{Check, CheckState, Fact};
 use model::{Clock, Entropy};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use vitals::{Folder, Kernel};
 use wire::message::AgentEvent;
 
 use crate::config::Config;
@@ -26,8 +27,6 @@ use crate::workspace::{Place, SECCOMP};
 
 /// How often it is looked for changes.
 const LOOK: Duration = Duration::from_secs(60);
-/// The file of what was declared.
-const DECLARED: &str = "declared.json";
 /// What things are declared for.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Where a runtime without a path is found, as when it is run.
@@ -49,8 +48,14 @@ pub struct Examined {
     pub entropy: Arc<dyn Entropy>,
 }
 
-/// Examines and tells, until dropped; takes what is `accepted` as how things are meant to be.
-pub async fn diagnose(examined: Examined, reports: Reports, mut accepted: watch::Receiver<Option<String>>) {
+/// Examines and tells, until dropped; takes what is `accepted` as how things are meant to be. The worst
+/// of what it finds it says to `worst` each time.
+pub async fn diagnose(
+    examined: Examined,
+    reports: Reports,
+    worst: &watch::Sender<Option<CheckState>>,
+    mut accepted: watch::Receiver<Option<String>>,
+) {
     let interval = Duration::from_secs(examined.config.diagnose_secs);
     let examined = Arc::new(std::sync::Mutex::new((examined, Programs::default())));
     let (mut diary, mut told) = (Diary::default(), Instant::now());
@@ -65,6 +70,7 @@ pub async fn diagnose(examined: Examined, reports: Reports, mut accepted: watch:
         });
         if let Ok((facts, checks)) = found.await {
             let due = told.elapsed() >= interval;
+            worst.send_replace(checks.iter().map(|check| check.state).max());
             if let Some(diagnosis) = diary.consider(facts, checks, due) {
                 told = Instant::now();
                 for check in diagnosis.checks.iter().filter(|check| check.state == CheckState::Failed) {
@@ -106,14 +112,15 @@ impl Examined {
         }
         facts.push(fact("runtime", programs.version(&runtime)));
         facts.push(fact("filter_sum", shown(SECCOMP.as_bytes())));
+        let folder = Folder::new(&self.dir, crate::identity::replace);
         let process = Process { name: self.config.agent.as_str(), version: VERSION };
-        match process.judge(&things, accepted, &Folder(&self.dir), &*self.entropy) {
+        match process.judge(&things, accepted, &folder, &*self.entropy) {
             Ok(compared) => {
                 facts.push(fact(DECLARED_STATE, compared.state));
                 checks.push(compared.check);
             }
             Err(error) => {
-                let unusable = format!("{DECLARED} cannot be used: {error}");
+                let unusable = format!("declared.json cannot be used: {error}");
                 checks.push(check("declared", CheckState::Failed, unusable));
             }
         }
@@ -127,24 +134,6 @@ impl Examined {
         facts.push(until);
         checks.push(valid);
         (facts, checks)
-    }
-}
-
-/// The folder of the agent, where `declared.json` lies.
-struct Folder<'a>(&'a Path);
-
-impl Keep for Folder<'_> {
-    fn read(&self) -> io::Result<Option<Declared>> {
-        match fs::read(self.0.join(DECLARED)) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn write(&self, declared: &Declared) -> io::Result<()> {
-        let text = serde_json::to_string_pretty(declared)?;
-        crate::identity::write(&self.0.join(DECLARED), &text).map_err(io::Error::other)
     }
 }
 
@@ -170,8 +159,9 @@ fn configured(config: &Config) -> Vec<Thing> {
         limits,
         watch,
         diagnose_secs,
+        metrics,
     } = config;
-    let all: [(&str, &dyn std::fmt::Debug); 19] = [
+    let all: [(&str, &dyn std::fmt::Debug); 20] = [
         ("agent", agent),
         ("broker", broker),
         ("brokers", brokers),
@@ -191,6 +181,7 @@ fn configured(config: &Config) -> Vec<Thing> {
         ("limits", limits),
         ("watch", watch),
         ("diagnose_secs", diagnose_secs),
+        ("metrics", metrics),
     ];
     all.into_iter()
         .map(|(name, value)| Thing::of_release(format!("config.{name}"), format!("{value:?}")))
@@ -253,20 +244,6 @@ fn stamp(path: &Path) -> io::Result<Stamp> {
     Ok((file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec()))
 }
 
-/// The files of the kernel that runs.
-struct Kernel;
-
-impl Files for Kernel {
-    fn read(&self, path: &str) -> Option<String> {
-        fs::read_to_string(path).ok()
-    }
-
-    fn list(&self, path: &str) -> Vec<String> {
-        let entries = fs::read_dir(path).into_iter().flatten().flatten();
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,7 +296,7 @@ mod tests {
         examined.ends.move_to(now);
         let (_, checks) = examined.look(&mut programs, None);
         assert!(checks.iter().any(|c| c.name == "certificate" && c.state == CheckState::Failed));
-        fs::write(dir.path().join(DECLARED), "{}").unwrap();
+        fs::write(dir.path().join("declared.json"), "{}").unwrap();
         assert!(declared(&examined.look(&mut programs, None).1).detail.contains("cannot be used"));
     }
 }

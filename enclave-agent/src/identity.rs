@@ -158,20 +158,22 @@ fn read(path: &Path) -> Result<Option<Zeroizing<String>>, KeptError> {
     }
 }
 
-pub(crate) fn write(path: &Path, text: &str) -> Result<(), KeptError> {
+fn write(path: &Path, text: &str) -> Result<(), KeptError> {
+    replace(path, text.as_bytes()).map_err(|source| KeptError::File { path: path.to_owned(), source })
+}
+
+/// A crash leaves the old content or the new.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    let work = || {
-        let _ = fs::remove_file(&temporary);
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        match path.parent() {
-            Some(dir) => fs::File::open(dir)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    work().map_err(|source| KeptError::File { path: path.to_owned(), source })
+    let _ = fs::remove_file(&temporary);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(dir) => fs::File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

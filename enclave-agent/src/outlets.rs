@@ -20,6 +20,8 @@ pub struct Outlets(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     links: Vec<BrokerLink>,
+    /// Reports that some broker never got.
+    lost: u64,
     sessions: HashMap<SessionId, usize>,
     in_order: VecDeque<SessionId>,
     /// The last that ordered something there, and all of them.
@@ -63,6 +65,7 @@ impl Outlets {
         };
         for link in links {
             if let Err(full) = link.try_report(event.clone()) {
+                self.lock().lost += 1;
                 tracing::error!(%full, "a report was lost: the broker does not take them");
             }
         }
@@ -76,6 +79,11 @@ impl Outlets {
     /// The most that waits for any of them.
     pub fn unacknowledged(&self) -> usize {
         self.lock().links.iter().map(BrokerLink::unacknowledged).max().unwrap_or(0)
+    }
+
+    /// How many reports some broker never got.
+    pub fn lost(&self) -> u64 {
+        self.lock().lost
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -28,6 +29,10 @@ connections = 32
 
 # The host names and addresses that host and server certificates may carry; any, if empty.
 # host_names = ["localhost", "127.0.0.1"]
+
+# Where else than on vitals.sock in this folder it can be asked how the signer is (GET /health and
+# /metrics): an address of this host, for Prometheus.
+# metrics = "127.0.0.1:9465"
 "#;
 
 /// The settings.
@@ -43,6 +48,7 @@ pub(crate) struct Config {
     pub connections: u16,
     #[serde(default)]
     pub host_names: Vec<String>,
+    pub metrics: Option<SocketAddr>,
 }
 
 fn default_connections() -> u16 {

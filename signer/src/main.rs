@@ -11,6 +11,7 @@
 
 mod authority;
 mod config;
+mod counts;
 mod files;
 mod harden;
 mod journal;

@@ -11,20 +11,27 @@ use certs::ssh::{
     Cidr, HostCertificateRequest, UserCertificateRequest, issue_host_certificate, issue_user_certificate,
 };
 use certs::ssh_key::{HashAlg, PublicKey};
-use certs::x509::{LeafRequest, sha256};
+use certs::x509::{LeafRequest, sha256, valid_until};
+use model::metrics::{Exposition, Health, Kind, State};
 use model::{Clock, Entropy};
 use signer::{Answer, Authorities, IssueX509, Request, SignHost, SignUser, TIMEOUT, read_frame, write_frame};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use vitals::{Door, Vitals};
 
 use crate::authority::Authority;
 use crate::config::Config;
+use crate::counts::Counts;
 use crate::journal::{Journal, Line};
 
 /// How long requests under way may take to end once a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// So long before the certificate of the authority ends somebody should look: a new one must reach
+/// everybody who trusts it.
+const REPLACE: Duration = Duration::from_secs(90 * 86_400);
 
 /// How much of a subject the journal keeps, characters.
 const SUBJECT_MAX: usize = 300;
@@ -36,6 +43,39 @@ pub(crate) struct Desk {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     host_names: Vec<String>,
+    counts: Counts,
+}
+
+impl Vitals for Desk {
+    fn health(&self) -> Health {
+        let mut health = Health::new("signer", env!("CARGO_PKG_VERSION"));
+        // A signer without its keys does not serve.
+        health.check("keys", State::Ok, Some("unsealed".to_owned()));
+        let (state, detail) = match self.counts.journal_works() {
+            true => (State::Ok, None),
+            false => (State::Failed, Some("it cannot be written, so nothing is issued".to_owned())),
+        };
+        health.check("journal", state, detail);
+        let left = self.authority_left();
+        let (state, detail) = match left {
+            Some(left) if left.is_zero() => (State::Failed, Some("its certificate has ended".to_owned())),
+            Some(left) if left < REPLACE => {
+                let days = left.as_secs() / 86_400;
+                (State::Degraded, Some(format!("its certificate ends in {days} days")))
+            }
+            _ => (State::Ok, None),
+        };
+        health.check("authority", state, detail);
+        health
+    }
+
+    fn figures(&self, to: &mut Exposition) {
+        self.counts.expose(to);
+        if let Some(left) = self.authority_left() {
+            let help = "How long the certificate of the X.509 authority is still valid.";
+            to.single("sekisho_signer_authority_left_seconds", Kind::Gauge, help, left.as_secs_f64());
+        }
+    }
 }
 
 /// What a request came to, before it is written down.
@@ -53,7 +93,13 @@ impl Desk {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Desk {
-        Desk { authority, journal: Mutex::new(journal), clock, entropy, host_names }
+        let journal = Mutex::new(journal);
+        Desk { authority, journal, clock, entropy, host_names, counts: Counts::default() }
+    }
+
+    fn authority_left(&self) -> Option<Duration> {
+        let until = valid_until(self.authority.x509.certificate().der()).ok()?;
+        Some(until.since(self.clock.now()))
     }
 
     /// Decides one request, writes it down, and only then lets the answer go.
@@ -83,6 +129,8 @@ impl Desk {
             Ok(mut journal) => journal.append(&line),
             Err(_) => Err(std::io::Error::other("an earlier entry failed half-way")),
         };
+        self.counts.journal(written.is_ok());
+        self.counts.answered(what, written.is_ok() && outcome.is_some());
         if let Err(error) = written {
             tracing::error!("the journal cannot be written, so nothing is issued: {error}");
             return Answer::Refused(
@@ -210,6 +258,9 @@ pub(crate) async fn serve(listener: StdListener, config: &Config, desk: Arc<Desk
     let places = Arc::new(Semaphore::new(usize::from(config.connections)));
     let own = nix::unistd::geteuid().as_raw();
     let allowed: Arc<[u32]> = config.allow_uids.iter().copied().chain([own]).collect();
+    let door = Door::open(".".as_ref(), config.metrics).await.context("nobody can ask how the signer is")?;
+    let telling = door.serve(Arc::clone(&desk) as Arc<dyn Vitals>);
+    tokio::pin!(telling);
     announce(&config.socket)?;
     loop {
         let connection = async {
@@ -220,6 +271,7 @@ pub(crate) async fn serve(listener: StdListener, config: &Config, desk: Arc<Desk
         tokio::select! {
             _ = term.recv() => break,
             _ = int.recv() => break,
+            () = &mut telling => break,
             (place, accepted) = connection => match accepted {
                 Ok((stream, _)) => {
                     let (desk, allowed) = (Arc::clone(&desk), Arc::clone(&allowed));
@@ -262,6 +314,7 @@ async fn serve_one(mut stream: UnixStream, desk: &Arc<Desk>, allowed: &[u32]) {
         Err(error) => return tracing::warn!("a caller without a user was turned away: {error}"),
     };
     if !allowed.contains(&uid) {
+        desk.counts.turned_away();
         tracing::warn!("user {uid} was turned away: not in allow_uids");
         return;
     }

@@ -25,6 +25,8 @@ mod recordings;
 mod sessions;
 #[path = "it/theatre.rs"]
 mod theatre;
+#[path = "it/vitals.rs"]
+mod vitals;
 #[path = "it/workspaces.rs"]
 mod workspaces;
 

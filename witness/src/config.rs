@@ -17,6 +17,8 @@ pub struct Config {
     pub name: String,
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Where else than on its socket it can be asked how it is: an address of this host.
+    pub metrics: Option<SocketAddr>,
     /// TLS; without it, it should be reached through something that adds it.
     pub tls: Option<Tls>,
     /// The keys of the logs it signs for, `origin+hash+key`.
@@ -40,6 +42,7 @@ impl Default for Config {
         Config {
             name: "witness.example.org/sekisho".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8445)),
+            metrics: None,
             tls: None,
             logs: Vec::new(),
         }

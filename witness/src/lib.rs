@@ -11,10 +11,12 @@
 mod check;
 mod client;
 pub mod config;
+mod counts;
 mod follow;
 pub mod protocol;
 mod server;
 mod state;
+mod telling;
 mod tls;
 
 pub use check::{CheckError, Signed};

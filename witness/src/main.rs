@@ -12,6 +12,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use vitals::Door;
 use witness::config::Config;
 use witness::{Witness, acceptor, serve};
 
@@ -60,8 +61,11 @@ fn start(args: &Args) -> anyhow::Result<()> {
         let mut out = std::io::stdout();
         writeln!(out, "ready witness={} key={}", listener.local_addr()?, witness.key())?;
         out.flush()?;
+        let door = Door::open(&dir, config.metrics).await?;
+        let witness = Arc::new(witness);
         tokio::select! {
-            served = serve(Arc::new(witness), Arc::new(SystemClock), listener, tls) => Ok(served?),
+            served = serve(Arc::clone(&witness), Arc::new(SystemClock), listener, tls) => Ok(served?),
+            () = door.serve(witness) => Ok(()),
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
         }

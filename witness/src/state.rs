@@ -12,6 +12,7 @@ use data_encoding::HEXLOWER;
 use model::{Clock, Entropy};
 use sha2::{Digest, Sha256};
 
+use crate::counts::{Counted, Counts};
 use crate::protocol::AddCheckpoint;
 
 /// A witness: its key, the logs it knows, and what it has signed of each.
@@ -19,6 +20,7 @@ pub struct Witness {
     key: WitnessKey,
     dir: PathBuf,
     logs: Mutex<BTreeMap<String, Known>>,
+    counts: Counts,
     _lock: File,
 }
 
@@ -48,6 +50,22 @@ pub enum Decision {
     NotProven,
     /// 500: the state could not be written, so nothing was signed.
     NotKept(String),
+}
+
+impl Decision {
+    /// The stable word for it.
+    const fn code(&self) -> &'static str {
+        match self {
+            Decision::Signed(_) => "signed",
+            Decision::Malformed(_) => "malformed",
+            Decision::UnknownLog => "unknown-log",
+            Decision::NotSigned(_) => "not-signed",
+            Decision::OtherSize(_) => "other-size",
+            Decision::OtherRoot => "other-root",
+            Decision::NotProven => "not-proven",
+            Decision::NotKept(_) => "not-kept",
+        }
+    }
 }
 
 /// Why a witness cannot begin.
@@ -119,7 +137,8 @@ impl Witness {
             let last = read_last(&dir.join("state").join(file_of(log.origin())), log)?;
             known.insert(log.origin().to_owned(), Known { key: log.clone(), last });
         }
-        Ok(Witness { key, dir: dir.to_owned(), logs: Mutex::new(known), _lock: lock })
+        let (logs, counts) = (Mutex::new(known), Counts::default());
+        Ok(Witness { key, dir: dir.to_owned(), logs, counts, _lock: lock })
     }
 
     /// What verifies its signatures.
@@ -130,6 +149,22 @@ impl Witness {
     /// Decides about a request, in the order the specification gives. What it signs is on disk
     /// before. Blocks on the disk.
     pub fn add_checkpoint(&self, request: &AddCheckpoint, clock: &dyn Clock) -> Decision {
+        let decision = self.decide(request, clock);
+        self.counts.decided(decision.code());
+        match &decision {
+            Decision::Signed(_) => self.counts.kept(None),
+            Decision::NotKept(cause) => self.counts.kept(Some(cause.clone())),
+            _ => {}
+        }
+        decision
+    }
+
+    /// What was decided since the start.
+    pub(crate) fn counted(&self) -> Counted {
+        self.counts.now()
+    }
+
+    fn decide(&self, request: &AddCheckpoint, clock: &dyn Clock) -> Decision {
         let note = request.note.as_bytes();
         let named = match Checkpoint::parse_unverified(note) {
             Ok(checkpoint) => checkpoint,
@@ -165,6 +200,13 @@ impl Witness {
             Ok(line) => Decision::Signed(line),
             Err(fault) => Decision::Malformed(fault.to_string()),
         }
+    }
+
+    /// The names of the logs it knows, and how many entries stand under what it signed last of each.
+    pub fn sizes(&self) -> Vec<(String, u64)> {
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = |known: &Known| known.last.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size);
+        logs.iter().map(|(origin, known)| (origin.clone(), size(known))).collect()
     }
 
     /// The last checkpoint that was signed of the log whose origin has this SHA-256 (hexadecimal).

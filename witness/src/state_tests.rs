@@ -1,5 +1,7 @@
 use audit::LogKey;
+use model::metrics::{Exposition, State};
 use model::{ManualClock, SeededEntropy, Timestamp};
+use vitals::Vitals;
 
 use super::*;
 
@@ -28,6 +30,16 @@ fn an_unknown_or_unsigned_checkpoint_is_not_signed() {
     assert!(matches!(ask(1, key().empty_checkpoint()), Decision::Malformed(_)));
     assert!(matches!(ask(0, "nothing".to_owned()), Decision::Malformed(_)));
     assert!(matches!(ask(0, key().empty_checkpoint()), Decision::Signed(_)));
+    let mut figures = Exposition::default();
+    witness.figures(&mut figures);
+    let text = figures.finish();
+    for part in [
+        "sekisho_witness_requests_total{outcome=\"malformed\"} 2\n",
+        "sekisho_witness_requests_total{outcome=\"signed\"} 1\n",
+        "sekisho_witness_signed_entries{log=\"sekisho.test/audit\"} 0\n",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
 }
 
 #[test]
@@ -50,8 +62,11 @@ fn what_cannot_be_kept_is_not_signed() {
     fs::remove_dir_all(dir.path().join("state")).unwrap();
     let request = AddCheckpoint { old: 0, proof: Vec::new(), note: key().empty_checkpoint() };
     assert!(matches!(witness.add_checkpoint(&request, &clock()), Decision::NotKept(_)));
+    let health = Vitals::health(&witness);
+    assert_eq!((health.http_status(), health.checks["state"].state), (503, State::Failed));
     assert_eq!(witness.last(&file_of("sekisho.test/audit")), None);
     fs::create_dir(dir.path().join("state")).unwrap();
     assert!(matches!(witness.add_checkpoint(&request, &clock()), Decision::Signed(_)));
     assert_eq!(witness.last(&file_of("sekisho.test/audit")), Some(request.note));
+    assert_eq!(Vitals::health(&witness).status, State::Ok);
 }

@@ -36,6 +36,7 @@ pub const ROOMS: &[Room] = &[
     room("store", 3),
     room("signer", 3),
     room("witness", 3),
+    room("vitals", 3),
     room("gate", 4),
     room("siem", 4),
     room("cli", 4),
