@@ -257,6 +257,57 @@ fn the_clients_that_people_have_all_work() -> Result<()> {
     door.end()
 }
 
+/// The newest OpenSSH agrees on keys that a quantum computer does not break, knows the door by its
+/// certificate, and works as the one of this machine does.
+#[test]
+fn the_newest_openssh_is_at_home_as_well() -> Result<()> {
+    let door = Door::new("door-newest")?;
+    door.channels("--allow export")?;
+    let newest = PathBuf::from(std::env::var("HOME")?).join(".cache/sekisho/openssh/bin");
+    let client = |program: &str| door.client(&newest.join(program).to_string_lossy());
+    let said = client("ssh").arg("-V").go()?.ok()?.complaint();
+    let version = said.strip_prefix("OpenSSH_").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    ensure!(version.is_some_and(|version| version >= 10), "{said}");
+
+    let bytes = noise(3 << 20)?;
+    let ran = client("ssh").args("-v door@gate").arg("cat; exit 5").stdin(bytes.clone()).go()?;
+    ensure!((ran.code(), &ran.stdout) == (5, &bytes), "{}", ran.complaint());
+    let told = ran.complaint();
+    for part in ["kex: algorithm: mlkem768x25519-sha256", "matches the ED25519-CERT host certificate"] {
+        ensure!(told.contains(part), "no {part:?} in\n{told}");
+    }
+    let screen =
+        client("ssh").args("-tt door@gate").stdin("stty size; echo 関所$((1+1)); exit\n").go()?.ok()?;
+    ensure!(screen.text().contains("関所2"), "{screen:?}");
+    let (here, back) = (door.dir.join("here"), door.dir.join("back"));
+    fs::write(&here, &bytes)?;
+    // Its own `ssh` carries `sftp` and `scp`.
+    let ssh = format!("-S {}", newest.join("ssh").display());
+    client("sftp")
+        .args(&ssh)
+        .args("-b - door@gate")
+        .stdin(format!("put {} there\n", here.display()))
+        .go()?
+        .ok()?;
+    client("scp").args(&ssh).arg("door@gate:there").arg(&back).go()?.ok()?;
+    ensure!(fs::read(&back)? == bytes, "other bytes came back");
+
+    let control = format!("ControlPath={}", door.dir.join("mux").display());
+    let mut master = client("ssh").args("-M -N -o").arg(&control).arg("door@gate").command().spawn()?;
+    wait_for("the master", Duration::from_secs(20), || door.dir.join("mux").exists().then_some(()))?;
+    let many = (0..10).map(|at| {
+        client("ssh").arg("-o").arg(&control).arg("door@gate").arg(format!("echo {at}; exit {at}"))
+    });
+    let many: Vec<_> = many.map(|one| std::thread::spawn(move || one.go())).collect();
+    for (at, one) in many.into_iter().enumerate() {
+        let ran = one.join().map_err(|_| anyhow::anyhow!("a client broke"))??;
+        ensure!((ran.code(), ran.text()) == (i32::try_from(at)?, at.to_string()), "{ran:?}");
+    }
+    master.kill()?;
+    master.wait()?;
+    door.end()
+}
+
 /// The fingerprint of the door's bare key, as PuTTY wants it.
 fn host_key(door: &Door) -> Result<String> {
     let scanned =
