@@ -495,7 +495,7 @@ pub enum Study {
         /// Whether commands without a terminal are recorded too: yes or no.
         #[arg(long, value_enum)]
         commands: Option<YesNo>,
-        /// How many MiB of output are kept of each minute; 0 keeps all.
+        /// How many MiB the recording of each minute's output may take; 0 keeps all.
         #[arg(long, value_name = "MIB")]
         limit: Option<u32>,
         /// Whether the lead of the study may see recordings of it: yes or no.

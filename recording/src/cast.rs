@@ -127,11 +127,55 @@ impl Writer {
         // A clock that is set back adds nothing.
         let since = millis.saturating_sub(self.last);
         self.last = self.last.max(millis);
-        let data = serde_json::to_string(data).unwrap_or_default();
         // Writing to a string cannot fail.
-        let _ = writeln!(lines, "[{}.{:03}, \"{code}\", {data}]", since / 1000, since % 1000);
+        let _ = write!(lines, "[{}.{:03}, \"{code}\", ", since / 1000, since % 1000);
+        quote(data, lines);
+        lines.push_str("]\n");
     }
 }
+
+/// Appends text as a JSON string (RFC 8259, section 7). Every byte that a terminal shows in a recorded
+/// session comes through here, most of them as they are.
+fn quote(text: &str, out: &mut String) {
+    out.reserve(text.len() + 2);
+    out.push('"');
+    let bytes = text.as_bytes();
+    let mut done = 0;
+    while let Some(at) = next_special(bytes, done) {
+        out.push_str(&text[done..at]);
+        out.push_str(match bytes[at] {
+            b'"' => "\\\"",
+            b'\\' => "\\\\",
+            control => CONTROLS[usize::from(control & 0x1f)],
+        });
+        done = at + 1;
+    }
+    out.push_str(&text[done..]);
+    out.push('"');
+}
+
+/// Where the next byte is that cannot stand in a string as it is.
+fn next_special(bytes: &[u8], from: usize) -> Option<usize> {
+    let special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    let mut at = from;
+    // Without a way out of the middle, so that a whole vector is looked at in a few instructions.
+    for block in bytes[from..].chunks(32) {
+        if block.iter().fold(false, |found, byte| found | special(*byte)) {
+            return block.iter().position(|byte| special(*byte)).map(|within| at + within);
+        }
+        at += block.len();
+    }
+    None
+}
+
+/// What stands for each control character.
+#[rustfmt::skip]
+const CONTROLS: [&str; 32] = [
+    "\\u0000", "\\u0001", "\\u0002", "\\u0003", "\\u0004", "\\u0005", "\\u0006", "\\u0007",
+    "\\b",     "\\t",     "\\n",     "\\u000b", "\\f",     "\\r",     "\\u000e", "\\u000f",
+    "\\u0010", "\\u0011", "\\u0012", "\\u0013", "\\u0014", "\\u0015", "\\u0016", "\\u0017",
+    "\\u0018", "\\u0019", "\\u001a", "\\u001b", "\\u001c", "\\u001d", "\\u001e", "\\u001f",
+];
 
 /// Text from bytes that may be cut anywhere.
 #[derive(Debug, Default)]
@@ -377,6 +421,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn strings_are_quoted_as_json_quotes_them(text in ".*", noise in prop::collection::vec(0_u8..128, 0..200)) {
+            let noise: String = noise.into_iter().map(char::from).collect();
+            for text in [&text, &noise, &format!("{text}{noise}")] {
+                let mut quoted = String::new();
+                quote(text, &mut quoted);
+                prop_assert_eq!(quoted, serde_json::to_string(text).unwrap());
+            }
+        }
+
         #[test]
         fn any_pieces_of_output_come_back_in_order(
             pieces in proptest::collection::vec((0u64..10_000, proptest::collection::vec(any::<u8>(), 0..40)), 0..20),

@@ -1,8 +1,9 @@
 //! How much of a flood of output is kept.
 //!
 //! A person reads some kilobytes a minute; `cat genome.vcf` sends hundreds of megabytes. Within each
-//! minute the first bytes are kept, up to a limit; what comes beyond is left out of the recording,
-//! counted and hashed, so that a copy from elsewhere can still be proved to be what was shown.
+//! minute the first output is kept, as long as what is written of it takes less than a limit; what comes
+//! beyond is left out of the recording, counted and hashed, so that a copy from elsewhere can still be
+//! proved to be what was shown. It is what is written that counts: a zero byte becomes six.
 
 use sha2::{Digest, Sha256};
 
@@ -44,7 +45,8 @@ pub struct Elider {
 }
 
 impl Elider {
-    /// Keeps at most `limit` bytes of each minute; all of them if there is none.
+    /// Keeps output until what is written of it in a minute takes `limit` bytes; all of it if there is no
+    /// limit. Whoever writes it says how much that was, with [`Elider::wrote`].
     pub fn new(limit: Option<u64>) -> Elider {
         Elider { limit, window: None, kept: 0, open: None }
     }
@@ -62,13 +64,17 @@ impl Elider {
         }
         let room = usize::try_from(limit.saturating_sub(self.kept)).unwrap_or(usize::MAX);
         let (kept, left) = data.split_at(data.len().min(room));
-        self.kept += kept.len() as u64;
         if !left.is_empty() {
             let (bytes, hash) = self.open.get_or_insert_with(|| (0, Sha256::new()));
             *bytes += left.len() as u64;
             hash.update(left);
         }
         (ended, kept)
+    }
+
+    /// What was kept of the last output took so many bytes.
+    pub fn wrote(&mut self, bytes: usize) {
+        self.kept = self.kept.saturating_add(bytes as u64);
     }
 
     /// What has been left out and is not told yet.
@@ -86,17 +92,24 @@ mod tests {
     fn what_is_beyond_the_limit_is_counted_and_hashed_until_the_minute_is_over() {
         let mut elider = Elider::new(Some(10));
         assert_eq!(elider.take(5, b"12345"), (None, &b"12345"[..]));
+        elider.wrote(5);
         assert_eq!(elider.take(9, b"6789abc"), (None, &b"6789a"[..]));
+        elider.wrote(5);
         assert_eq!(elider.take(59_000, b"def"), (None, &b""[..]));
+        elider.wrote(0);
         let (left, kept) = elider.take(60_005, b"new");
+        elider.wrote(3);
         let left = left.unwrap();
         assert_eq!((left.bytes, kept), (5, &b"new"[..]));
         assert_eq!(left.sha256, <[u8; 32]>::from(Sha256::digest(b"bcdef")));
         assert_eq!(Elided::bytes_in(&left.label()), Some(5));
         assert_eq!(Elided::bytes_in("sekisho: 5 apples"), None);
         assert_eq!(elider.end(), None);
-        elider.take(60_006, b"0123456789");
-        assert_eq!(elider.end().unwrap().bytes, 3);
+        // Seven fit by their number; written down they took more than there was.
+        assert_eq!(elider.take(60_006, b"0123456789").1.len(), 7);
+        elider.wrote(42);
+        assert_eq!(elider.take(60_007, b"x").1, b"");
+        assert_eq!(elider.end().unwrap().bytes, 4);
     }
 
     #[test]

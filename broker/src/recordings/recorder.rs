@@ -213,7 +213,9 @@ impl Scribe {
                 if let Some(elided) = ended {
                     self.left_out(elided);
                 }
+                let without = self.lines.len();
                 self.writer.output(self.millis, kept, &mut self.lines);
+                self.elider.wrote(self.lines.len() - without);
             }
             Happening::Input(data) if self.input => {
                 self.writer.input(self.millis, data, &mut self.lines);
@@ -340,6 +342,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_left_out_and_marked_with_its_length_and_hash() {
+        // What is around the ten characters counts as well.
         let (mut scribe, first) = scribe(false, Some(10));
         scribe.take(at(1), &Happening::Output(Bytes::from_static(b"0123456789abc")));
         scribe.take(at(2), &Happening::Output(Bytes::from_static(b"def")));
