@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use certs::ticket::{Order, SessionOrder};
 use model::{Clock, Timestamp};
 use tokio::sync::mpsc;
@@ -328,16 +328,9 @@ async fn send_both(output: &Pipe, error: &Pipe, sender: &mut SessionSender) -> R
     }
 }
 
-/// The next bytes, none at the end. It may be cancelled without loss: what is read is returned.
+/// The next bytes, none at the end. It may be cancelled without loss.
 async fn piece(from: &Pipe) -> Option<Bytes> {
-    let mut bytes = BytesMut::zeroed(CHUNK);
-    match from.read(&mut bytes).await {
-        Ok(0) | Err(_) => None,
-        Ok(read) => {
-            bytes.truncate(read);
-            Some(bytes.freeze())
-        }
-    }
+    from.take(CHUNK).await.ok().filter(|bytes| !bytes.is_empty())
 }
 
 async fn until(clock: &dyn Clock, end: Timestamp) {

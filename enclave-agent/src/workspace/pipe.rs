@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use bytes::{Bytes, BytesMut};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::unix::AsyncFd;
 
@@ -34,6 +35,19 @@ impl Pipe {
         }
     }
 
+    /// Takes what is there, at most `most` bytes; nothing at the end. It may be cancelled without loss.
+    pub async fn take(&self, most: usize) -> io::Result<Bytes> {
+        loop {
+            let mut ready = self.0.readable().await?;
+            match ready.try_io(|fd| take_now(fd.get_ref(), most)) {
+                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => return Ok(Bytes::new()),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(result) => return result,
+                Err(_would_block) => {}
+            }
+        }
+    }
+
     /// Writes everything.
     pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
@@ -57,5 +71,50 @@ impl Pipe {
         } else {
             Err(io::Error::last_os_error())
         }
+    }
+}
+
+/// Reads into memory that nothing was written to before: to clear it first would cost about as much as
+/// the reading itself.
+fn take_now(fd: &OwnedFd, most: usize) -> io::Result<Bytes> {
+    let mut bytes = BytesMut::with_capacity(most);
+    let room = &mut bytes.spare_capacity_mut()[..most];
+    // SAFETY: the kernel writes at most `room.len()` bytes, all of them to where `room` lies (read(2)).
+    let read = unsafe { libc::read(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) };
+    let Ok(read) = usize::try_from(read) else { return Err(io::Error::last_os_error()) };
+    // A key that comes back must not hold the room of a screen.
+    if read < most / 8 {
+        // SAFETY: so many bytes of it the kernel has just written.
+        let written = unsafe { room[..read].assume_init_ref() };
+        return Ok(Bytes::copy_from_slice(written));
+    }
+    // SAFETY: so many bytes from its beginning the kernel has just written, and it has room for `most`.
+    unsafe { bytes.set_len(read) };
+    Ok(bytes.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_there_is_taken_and_no_more_than_was_asked_for() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let pipe = Pipe::new(reader.into()).unwrap();
+        writer.write_all(b"key").unwrap();
+        assert_eq!(pipe.take(1 << 16).await.unwrap(), &b"key"[..]);
+        let screen: Vec<u8> = (0..20_000_u32).map(|n| n as u8).collect();
+        writer.write_all(&screen).unwrap();
+        assert_eq!(pipe.take(4096).await.unwrap(), &screen[..4096]);
+        assert_eq!(pipe.take(1 << 16).await.unwrap(), &screen[4096..]);
+        // Nothing is lost when it is left while it waits.
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(5), pipe.take(9)).await;
+        assert!(waited.is_err());
+        writer.write_all(b"end").unwrap();
+        assert_eq!(pipe.take(9).await.unwrap(), &b"end"[..]);
+        drop(writer);
+        assert!(pipe.take(9).await.unwrap().is_empty());
     }
 }

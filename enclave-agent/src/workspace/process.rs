@@ -96,10 +96,8 @@ impl Process {
             let (input_there, input) = std::io::pipe()?;
             let (output, output_there) = std::io::pipe()?;
             let (error, error_there) = std::io::pipe()?;
-            if matches!(start.program, Program::Files { .. } | Program::Connect { .. }) {
-                widen(&input);
-                widen(&output);
-            }
+            widen(&input);
+            widen(&output);
             let ours = (OwnedFd::from(input), OwnedFd::from(output), OwnedFd::from(error));
             (vec![input_there.into(), output_there.into(), error_there.into()], Some(ours))
         };
