@@ -147,7 +147,7 @@ refused "a release agent" sh -c 'echo /tmp/x > /sys/fs/cgroup/release_agent'
 for sysctl in kernel/modprobe kernel/hotplug vm/overcommit_memory net/ipv4/ip_forward fs/binfmt_misc/register; do
   refused "write /proc/sys/$sysctl" sh -c "echo /tmp/x > /proc/sys/$sysctl"
 done
-refused "rise above the others" perl -e 'exit(setpriority(0, 0, -5) ? 0 : 1)'
+refused "rise above the others" perl -e 'exit(setpriority(0, 0, getpriority(0, 0) - 1) ? 0 : 1)'
 refused "be killed later than PID 1" sh -c 'echo -900 > /proc/self/oom_score_adj'
 refused "more open files than allowed" bash -c 'ulimit -Hn 1000000'
 refused "dump cores" bash -c 'ulimit -Hc unlimited'
