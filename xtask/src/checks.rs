@@ -141,5 +141,15 @@ fn quiet(args: &[&str]) -> bool {
 fn start(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).stdin(Stdio::null());
+    // What `cargo run` told this program about itself. A build script that looks at such a variable
+    // (ring's does) would be run anew, and with it all that speaks TLS would be compiled twice.
+    for (name, _) in std::env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            command.env_remove(name);
+        }
+    }
     command
 }
