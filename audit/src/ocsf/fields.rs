@@ -68,6 +68,8 @@ fn of_ocsf(path: &[&str]) -> Sensitivity {
         ["app", ..] | ["api", ..] | ["traffic", ..] => Internal,
         // Of a process its number, which the host gives anew all the time.
         [.., "process" | "parent_process", "pid"] | [.., "file", "type_id"] => Public,
+        // How a hash was made, without which the schema does not take it; the hash itself is the file's.
+        [.., "file", "hashes", "algorithm" | "algorithm_id"] => Public,
         ["connection_info", ..] | ["launch_type_id" | "log_name" | "count"] => Public,
         ["finding_info", ..] | ["is_alert"] => Public,
         ["assessments", "meets_criteria"] => Public,
