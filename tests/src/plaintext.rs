@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use anyhow::{Result, ensure};
+use nix::unistd::{Whence, lseek};
 
 use crate::command::INTERRUPTED;
 
@@ -116,21 +117,44 @@ pub fn search(
     Ok(searched)
 }
 
+/// Holes hold nothing: a home is a disk of many gigabytes, nearly all of it holes.
 fn search_file(texts: &[Plaintext], path: &Path, searched: &mut Searched) {
-    const CHUNK: usize = 4 << 20;
     let Ok(mut file) = fs::File::open(path) else { return };
     searched.files += 1;
-    let (mut buffer, mut kept, mut base) = (vec![0; CHUNK + RUN], 0, 0);
-    loop {
-        let Ok(read) = file.read(&mut buffer[kept..]) else { return };
-        if read == 0 {
+    let mut from = 0;
+    // An error is the end of the file, or that it is gone (lseek(2), `SEEK_DATA`).
+    while let Ok(data) = lseek(&file, from, Whence::SeekData) {
+        let Ok(hole) = lseek(&file, data, Whence::SeekHole) else { return };
+        let start = usize::try_from(data).unwrap_or(usize::MAX);
+        if file.seek(SeekFrom::Start(start as u64)).is_err()
+            || !search_stretch(texts, path, (&file).take(hole.abs_diff(data)), start, searched)
+        {
             return;
+        }
+        from = hole;
+    }
+}
+
+/// Searches what `stretch` gives, which begins at `base` of the file; whether there is more to look for.
+fn search_stretch(
+    texts: &[Plaintext],
+    path: &Path,
+    mut stretch: impl Read,
+    mut base: usize,
+    searched: &mut Searched,
+) -> bool {
+    const CHUNK: usize = 4 << 20;
+    let (mut buffer, mut kept) = (vec![0; CHUNK + RUN], 0);
+    loop {
+        let Ok(read) = stretch.read(&mut buffer[kept..]) else { return false };
+        if read == 0 {
+            return true;
         }
         searched.bytes += read as u64;
         let hay = &buffer[..kept + read];
         if let Some(at) = texts.iter().find_map(|text| text.found_in(hay)) {
             searched.found.push(Found { file: path.to_owned(), at: base + at });
-            return;
+            return false;
         }
         // A run may lie across the border.
         let keep = RUN.min(hay.len());
@@ -169,6 +193,27 @@ mod tests {
             hay[100..100 + PIECE].copy_from_slice(&secret[1000 + offset..1000 + offset + PIECE]);
             assert_eq!(text.found_in(&hay), None, "{offset}");
         }
+    }
+
+    #[test]
+    fn a_run_is_found_behind_holes_and_across_borders() {
+        use std::os::unix::fs::FileExt;
+        let secret = noise(1, 4096);
+        let dir = std::env::temp_dir().join(format!("sekisho-test-holes-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let file = fs::File::create(dir.join("sparse")).unwrap();
+        file.set_len(64 << 30).unwrap();
+        file.write_all_at(&noise(2, 9000), 0).unwrap();
+        let text = [Plaintext::new(secret.clone())];
+        let searched = search(&text, &dir, None, &[]).unwrap();
+        assert!(searched.found.is_empty() && searched.bytes < 1 << 20, "{searched:?}");
+        let at = (40_u64 << 30) + (4 << 20) - 7;
+        file.write_all_at(&noise(3, 4 << 20), 40 << 30).unwrap();
+        file.write_all_at(&secret[500..500 + 2 * RUN], at).unwrap();
+        let searched = search(&text, &dir, None, &[]).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(searched.found.len(), 1, "{searched:?}");
+        assert_eq!(searched.found[0].at as u64, at);
     }
 
     #[test]
