@@ -108,19 +108,22 @@ fn open_session(request: &Request, set: &PolicySet, facts: &Facts) -> Result<Bas
     })
 }
 
-/// Another member's workspace: it takes a role in the study that may.
-fn manage_workspace(request: &Request, set: &PolicySet, facts: &Facts) -> Result<Basis, No> {
-    let (rules, _) = at_study(request, set, facts)?;
+/// The person's roles in the study that may do what is asked; having none is a denial.
+fn roles_that_may<'a>(request: &Request, rules: &'a StudyRules) -> Result<Vec<&'a RoleId>, No> {
     let matrix = matrix().map_err(failed)?;
-    let mut roles: Vec<&RoleId> = Vec::new();
+    let mut roles = Vec::new();
     for role in rules.roles(&request.person) {
         if matrix.allows(STUDY, role, request.action).map_err(failed)? {
             roles.push(role);
         }
     }
-    if roles.is_empty() {
-        return Err(role_missing(STUDY, request.action));
-    }
+    if roles.is_empty() { Err(role_missing(STUDY, request.action)) } else { Ok(roles) }
+}
+
+/// Another member's workspace: it takes a role in the study that may.
+fn manage_workspace(request: &Request, set: &PolicySet, facts: &Facts) -> Result<Basis, No> {
+    let (rules, _) = at_study(request, set, facts)?;
+    let roles = roles_that_may(request, rules)?;
     let rules = matrix_rules(STUDY, roles, request.action);
     Ok(Basis { rules, grants: Vec::new(), obligations: Vec::new() })
 }
@@ -131,16 +134,7 @@ fn open_channel(request: &Request, channel: Channel, set: &PolicySet, facts: &Fa
     if !channel.is_offered() {
         return Err(Denial::ChannelNotOffered { channel }.into());
     }
-    let matrix = matrix().map_err(failed)?;
-    let mut roles: Vec<&RoleId> = Vec::new();
-    for role in rules.roles(&request.person) {
-        if matrix.allows(STUDY, role, request.action).map_err(failed)? {
-            roles.push(role);
-        }
-    }
-    if roles.is_empty() {
-        return Err(role_missing(STUDY, request.action));
-    }
+    let roles = roles_that_may(request, rules)?;
     if !facts.certificate.allows(channel) {
         return Err(Denial::ChannelNotCertified { channel }.into());
     }
