@@ -12,6 +12,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
+use crate::congestion;
 use crate::message::{
     AgentControl, BrokerControl, DepositInput, DepositOutput, FetchInput, FetchOutput, Hello, Load,
     OpenDeposit, OpenFetch, OpenSession, Order, Report, SessionInput, SessionOutput, VERSION,
@@ -98,7 +99,11 @@ pub struct AgentListener {
     endpoint: Endpoint,
     addr: SocketAddr,
     admitted: Mutex<mpsc::Receiver<AgentLink>>,
+    newest: Newest,
 }
+
+/// The newest connection of each agent.
+type Newest = Arc<std::sync::Mutex<HashMap<AgentId, Connection>>>;
 
 impl AgentListener {
     /// Listens on `addr`; port 0 takes a free one.
@@ -120,8 +125,9 @@ impl AgentListener {
             .map_err(|source| BindError::Address { addr, source })?;
         let addr = endpoint.local_addr().map_err(|source| BindError::Address { addr, source })?;
         let (sender, admitted) = mpsc::channel(ADMITTED);
-        tokio::spawn(listen(endpoint.clone(), tls.clone(), limits, sender));
-        Ok(AgentListener { endpoint, addr, admitted: Mutex::new(admitted) })
+        let newest = Newest::default();
+        tokio::spawn(listen(endpoint.clone(), tls.clone(), limits, newest.clone(), sender));
+        Ok(AgentListener { endpoint, addr, admitted: Mutex::new(admitted), newest })
     }
 
     /// Where it listens.
@@ -136,14 +142,21 @@ impl AgentListener {
 
     /// Closes every connection and waits until the agents were told.
     pub async fn close(&self, reason: &str) {
-        self.endpoint.close(CloseCode::Done.var(), reason.as_bytes());
+        self.end(reason);
         self.endpoint.wait_idle().await;
+    }
+
+    fn end(&self, reason: &str) {
+        for connection in self.newest.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            congestion::close(connection, CloseCode::Done, reason.as_bytes());
+        }
+        self.endpoint.close(CloseCode::Done.var(), reason.as_bytes());
     }
 }
 
 impl Drop for AgentListener {
     fn drop(&mut self) {
-        self.endpoint.close(CloseCode::Done.var(), b"the broker stops");
+        self.end("the broker stops");
     }
 }
 
@@ -269,7 +282,7 @@ impl AgentLink {
 
     /// Ends the connection with everything on it.
     pub fn close(&self, code: CloseCode, reason: &str) {
-        self.link.connection.close(code.var(), reason.as_bytes());
+        congestion::close(&self.link.connection, code, reason.as_bytes());
     }
 
     async fn open<Out: crate::machine::Script, In: crate::machine::Script>(
@@ -286,9 +299,14 @@ impl AgentLink {
 }
 
 /// Takes connections until the endpoint closes.
-async fn listen(endpoint: Endpoint, tls: Tls, limits: Limits, admitted: mpsc::Sender<AgentLink>) {
+async fn listen(
+    endpoint: Endpoint,
+    tls: Tls,
+    limits: Limits,
+    newest: Newest,
+    admitted: mpsc::Sender<AgentLink>,
+) {
     let handshakes = Arc::new(Semaphore::new(limits.handshakes));
-    let newest: Arc<std::sync::Mutex<HashMap<AgentId, Connection>>> = Arc::default();
     while let Some(incoming) = endpoint.accept().await {
         // Prove the source address before anything is spent on it: a forged one gets no further.
         if !incoming.remote_address_validated() && incoming.may_retry() {
@@ -335,7 +353,7 @@ fn replace(newest: &std::sync::Mutex<HashMap<AgentId, Connection>>, link: &Agent
     newest.retain(|_, connection| connection.close_reason().is_none());
     if let Some(old) = newest.insert(link.agent().clone(), link.link.connection.clone()) {
         tracing::warn!(agent = %link.agent(), remote = %link.remote(), "an agent connected again: its older connection is closed");
-        old.close(CloseCode::Replaced.var(), b"another connection of this agent took its place");
+        congestion::close(&old, CloseCode::Replaced, b"another connection of this agent took its place");
     }
 }
 
@@ -372,7 +390,7 @@ async fn admit(
         let reason = format!("{refusal}; install the same release on both");
         sender.send(BrokerControl::Reject { reason: reason.clone() }).await?;
         sender.gone().await;
-        connection.close(CloseCode::Rejected.var(), reason.as_bytes());
+        congestion::close(&connection, CloseCode::Rejected, reason.as_bytes());
         return Err(refusal);
     }
     sender.send(BrokerControl::Welcome { version: VERSION, td: tls.domain().to_string() }).await?;

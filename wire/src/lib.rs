@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod broker;
+mod congestion;
 pub mod frame;
 pub mod machine;
 pub mod message;

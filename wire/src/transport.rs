@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use quinn::{ConnectionError, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
+use crate::congestion::Opening;
+
 /// How much of everything one connection may use. Both sides may differ.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -47,6 +49,8 @@ impl Default for Limits {
 /// costs a few lost probes. The transport hands the kernel up to ten packets as one segmented send,
 /// which together must stay below 64 KiB or the kernel drops them all.
 const PACKET_MAX: u16 = 6_000;
+/// Bytes that may be on their way before the first acknowledgement: ten of the largest packets.
+const OPENING_WINDOW: u64 = 10 * PACKET_MAX as u64;
 
 impl Limits {
     /// `streams`: how many the peer may open.
@@ -63,6 +67,7 @@ impl Limits {
             .send_window(self.send_window)
             .keep_alive_interval(Some(self.keep_alive));
         config.max_idle_timeout(IdleTimeout::try_from(self.idle).ok());
+        config.congestion_controller_factory(Arc::new(Opening { window: OPENING_WINDOW }));
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(PACKET_MAX);
         config.mtu_discovery_config(Some(mtu));

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{DepositStream, FetchStream, Incoming, SessionStream, Shared, Status};
+use crate::congestion;
 use crate::machine::{ProtocolError, Violation};
 use crate::message::{AgentControl, BrokerControl, Hello, Order};
 use crate::stream::{Receiver, Sender, StreamError};
@@ -139,7 +140,7 @@ impl Dialler {
             Failure::Protocol(_) | Failure::ControlEnded => CloseCode::Protocol,
             _ => CloseCode::Done,
         };
-        guard.connection.close(code.var(), failure.to_string().as_bytes());
+        congestion::close(&guard.connection, code, failure.to_string().as_bytes());
         failure
     }
 
@@ -301,7 +302,7 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.connection.close(CloseCode::Done.var(), b"the agent closed the link");
+        congestion::close(&self.connection, CloseCode::Done, b"the agent closed the link");
         self.endpoint.close(CloseCode::Done.var(), b"the agent closed the link");
     }
 }

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use certs::SpiffeId;
 use model::WorkspaceId;
-use wire::agent::Status;
-use wire::message::{AgentEvent, VERSION};
+use wire::agent::{Incoming, Status};
+use wire::message::{AgentEvent, SessionInput, VERSION};
 use wire::{CloseCode, Limits, LinkEnd};
 
-use crate::party::{World, agent, hello, narrow, soon};
+use crate::party::{World, agent, hello, narrow, order, soon};
 
 /// Dials with `tls` and says why the first attempt failed; the broker must not see an agent.
 async fn refused(world: &World, tls: wire::Tls, hello: wire::message::Hello) -> String {
@@ -290,4 +290,32 @@ async fn closing_tells_the_other_side_at_once() {
     assert!(matches!(end, LinkEnd::ByPeer { code: Some(CloseCode::Done), .. }), "{end:?}");
     assert!(soon(agent.accept()).await.is_none());
     assert!(!soon(agent.connected()).await);
+}
+
+/// What is sent at full speed fills what may be on its way: the last word must get through all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_tells_the_other_side_at_once_in_the_middle_of_a_transfer() {
+    let world = World::new();
+    let listener = world.listen(Limits::default());
+    for round in 0..8 {
+        let agent = world.dial(listener.local_addr(), Limits::default());
+        let link = soon(listener.accept()).await.unwrap();
+        assert!(soon(agent.connected()).await);
+        let mut status = agent.status();
+        let mut ours = link.open_session(order()).await.unwrap();
+        let Some(Incoming::Session(_, mut theirs)) = soon(agent.accept()).await else { panic!("no session") };
+        let taking = tokio::spawn(async move { while let Ok(Some(_)) = theirs.receiver.next().await {} });
+        let filling = tokio::spawn(async move {
+            let piece = bytes::Bytes::from(vec![0; 256 * 1024]);
+            while ours.sender.send(SessionInput::Stdin(piece.clone())).await.is_ok() {}
+        });
+        tokio::time::sleep(Duration::from_micros(500 * round)).await;
+        let since = Instant::now();
+        link.close(CloseCode::Expelled, "the agent is locked");
+        soon(status.wait_for(|status| matches!(status, Status::Away { .. }))).await.unwrap();
+        assert!(since.elapsed() < Duration::from_secs(2), "round {round}: it took {:?}", since.elapsed());
+        filling.await.unwrap();
+        taking.await.unwrap();
+        soon(agent.close()).await;
+    }
 }
