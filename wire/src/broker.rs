@@ -12,7 +12,6 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
-use crate::congestion;
 use crate::message::{
     AgentControl, BrokerControl, DepositInput, DepositOutput, FetchInput, FetchOutput, Hello, Load,
     OpenDeposit, OpenFetch, OpenSession, Order, Report, SessionInput, SessionOutput, VERSION,
@@ -20,6 +19,7 @@ use crate::message::{
 use crate::stream::{Receiver, Sender, StreamError};
 use crate::tls::{Tls, TlsError};
 use crate::transport::{CloseCode, Limits, LinkEnd};
+use crate::{congestion, socket};
 
 /// What the broker says in a session.
 pub type SessionSender = Sender<SessionInput>;
@@ -120,8 +120,9 @@ impl AgentListener {
             .max_incoming(limits.handshakes)
             .incoming_buffer_size(64 * 1024)
             .incoming_buffer_size_total(4 * 1024 * 1024);
-        let socket = std::net::UdpSocket::bind(addr).map_err(|source| BindError::Address { addr, source })?;
-        let endpoint = Endpoint::new(Limits::endpoint(), Some(config), socket, Arc::new(TokioRuntime))
+        let socket = socket::bind(addr).map_err(|source| BindError::Address { addr, source })?;
+        let runtime = Arc::new(TokioRuntime);
+        let endpoint = Endpoint::new_with_abstract_socket(Limits::endpoint(), Some(config), socket, runtime)
             .map_err(|source| BindError::Address { addr, source })?;
         let addr = endpoint.local_addr().map_err(|source| BindError::Address { addr, source })?;
         let (sender, admitted) = mpsc::channel(ADMITTED);

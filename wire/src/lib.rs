@@ -14,6 +14,7 @@ pub mod frame;
 pub mod machine;
 pub mod message;
 pub mod sftp;
+mod socket;
 mod stream;
 pub mod tls;
 mod transport;

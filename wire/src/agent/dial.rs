@@ -9,11 +9,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{DepositStream, FetchStream, Incoming, SessionStream, Shared, Status};
-use crate::congestion;
 use crate::machine::{ProtocolError, Violation};
 use crate::message::{AgentControl, BrokerControl, Hello, Order};
 use crate::stream::{Receiver, Sender, StreamError};
 use crate::transport::{CloseCode, Limits, LinkEnd};
+use crate::{congestion, socket};
 
 /// The first pause after a failure, and the longest.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -156,8 +156,9 @@ impl Dialler {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
-        let socket = std::net::UdpSocket::bind(local).map_err(Failure::Socket)?;
-        let endpoint = Endpoint::new(Limits::endpoint(), None, socket, Arc::new(TokioRuntime))
+        let socket = socket::bind(local).map_err(Failure::Socket)?;
+        let runtime = Arc::new(TokioRuntime);
+        let endpoint = Endpoint::new_with_abstract_socket(Limits::endpoint(), None, socket, runtime)
             .map_err(Failure::Socket)?;
         *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = Some(endpoint.clone());
         // Names play no part in who the broker is; TLS wants one all the same.
