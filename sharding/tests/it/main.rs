@@ -1,5 +1,6 @@
 //! The vault over backends that behave and that do not, and the tool that reads it offline.
 
+mod azure;
 mod cli;
 mod faults;
 mod hedging;
