@@ -10,6 +10,7 @@
 
 pub mod carry;
 pub mod fetch;
+mod lateness;
 pub mod segments;
 
 use std::fmt;
@@ -25,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 use wire::broker::AgentLink;
 
 use crate::hub::Hub;
+pub(crate) use lateness::{Lateness, Turn};
+
 use carry::AttemptError;
 
 /// How many records are carried at once.

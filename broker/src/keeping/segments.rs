@@ -13,7 +13,7 @@ use gate::Refusal;
 use store::{KeptRecord, KeptState, KeptSubject};
 use tokio::time::Instant;
 
-use super::{KeepError, Keeping, Source, SourceError};
+use super::{KeepError, Keeping, Lateness, Source, SourceError, Turn};
 use crate::config::Retention;
 
 /// How often it is looked whether what is waited for has come. That looks at memory, and with a witness
@@ -172,35 +172,27 @@ impl Segments {
 
     /// Records when something waits for longer than it should, and when nothing does any more; both once.
     async fn tell(&self) {
-        let patience = Duration::from_secs(self.retention.lagging_secs);
-        let mut since: Option<(Instant, u64)> = None;
+        let mut lateness = Lateness::new(Duration::from_secs(self.retention.lagging_secs));
         loop {
             tokio::time::sleep(LOOK).await;
             let status = self.keeping.status();
+            let what = KeptKind::AuditSegment;
             // Each part that is kept shows that it goes on.
-            since = match since {
-                _ if status.waiting == 0 => None,
-                Some((since, kept)) if kept == status.kept => Some((since, kept)),
-                _ => Some((Instant::now(), status.kept)),
-            };
-            let late = since.is_some_and(|(since, _)| since.elapsed() >= patience);
-            let kind = match (status.lagging, late) {
-                (false, true) => EventKind::KeptLagging {
-                    what: KeptKind::AuditSegment,
-                    waiting: status.waiting,
-                    last_error: status.last_error.clone().unwrap_or_else(|| "it takes too long".to_owned()),
-                },
-                (true, false) if since.is_none() => {
-                    EventKind::KeptRecovered { what: KeptKind::AuditSegment, kept: status.kept }
+            let turn = lateness.look(Instant::now(), status.waiting, status.kept, status.lagging);
+            let kind = match turn {
+                Some(Turn::Late) => {
+                    let last_error = status.last_error.unwrap_or_else(|| "it takes too long".to_owned());
+                    EventKind::KeptLagging { what, waiting: status.waiting, last_error }
                 }
-                _ => continue,
+                Some(Turn::Over) => EventKind::KeptRecovered { what, kept: status.kept },
+                None => continue,
             };
             let gate = &self.keeping.gate;
             if let Err(refusal) = gate.record(&Event::new(gate.now(), kind)).await {
                 tracing::error!(code = %refusal.code, "the state of keeping could not be recorded");
                 continue;
             }
-            self.keeping.status.send_modify(|status| status.lagging = late);
+            self.keeping.status.send_modify(|status| status.lagging = turn == Some(Turn::Late));
         }
     }
 

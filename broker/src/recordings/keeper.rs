@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Recordings;
 use crate::config::KeptRecordings;
-use crate::keeping::{KeepError, Keeping};
+use crate::keeping::{KeepError, Keeping, Lateness, Turn};
 
 /// Recordings that are looked at in one go.
 const SOME: u64 = 64;
@@ -195,33 +195,26 @@ impl Keeper {
 
     /// Records when something waits for longer than it should, and when nothing does any more; both once.
     async fn tell(&self) {
-        let patience = Duration::from_secs(self.rule.lagging_secs);
-        let mut since: Option<(Instant, u64)> = None;
+        let mut lateness = Lateness::new(Duration::from_secs(self.rule.lagging_secs));
         loop {
             tokio::time::sleep(TELL).await;
             let status = self.recordings.kept_status();
-            // The oldest that waits tells: others may be kept past it.
-            since = match since {
-                _ if status.waiting == 0 => None,
-                Some((since, first)) if first == status.settled => Some((since, first)),
-                _ => Some((Instant::now(), status.settled)),
-            };
-            let late = since.is_some_and(|(since, _)| since.elapsed() >= patience);
             let what = KeptKind::SessionRecording;
-            let kind = match (status.lagging, late) {
-                (false, true) => EventKind::KeptLagging {
-                    what,
-                    waiting: status.waiting,
-                    last_error: self.trouble(&status),
-                },
-                (true, false) if since.is_none() => EventKind::KeptRecovered { what, kept: status.settled },
-                _ => continue,
+            // The oldest that waits tells: others may be kept past it.
+            let turn = lateness.look(Instant::now(), status.waiting, status.settled, status.lagging);
+            let kind = match turn {
+                Some(Turn::Late) => {
+                    let last_error = self.trouble(&status);
+                    EventKind::KeptLagging { what, waiting: status.waiting, last_error }
+                }
+                Some(Turn::Over) => EventKind::KeptRecovered { what, kept: status.settled },
+                None => continue,
             };
             if let Err(refusal) = self.gate.record(&Event::new(self.gate.now(), kind)).await {
                 tracing::error!(code = %refusal.code, "the state of keeping recordings could not be recorded");
                 continue;
             }
-            self.told(|status| status.lagging = late);
+            self.told(|status| status.lagging = turn == Some(Turn::Late));
         }
     }
 
