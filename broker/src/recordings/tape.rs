@@ -8,6 +8,9 @@ use model::Entropy;
 use recording::sealed::{CHUNK, Sealer};
 use sha2::{Digest, Sha256};
 
+/// Bytes of room that a tape keeps on which little happens.
+const IDLE: usize = 1 << 10;
+
 /// A file that grows. Its counts and hashes are of what was written without a fault.
 pub(super) struct Tape {
     file: File,
@@ -32,7 +35,7 @@ impl Tape {
         let mut tape = Tape {
             file,
             sealer,
-            held: Vec::with_capacity(CHUNK),
+            held: Vec::new(),
             bytes: 0,
             stored: 0,
             sha256: Sha256::new(),
@@ -59,6 +62,8 @@ impl Tape {
         if !self.held.is_empty() {
             self.seal(false)?;
         }
+        // Most terminals say little: their tapes are not to hold the room of a busy one.
+        self.held.shrink_to(IDLE);
         self.file.sync_data()
     }
 
