@@ -13,15 +13,23 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use model::Timestamp;
+use nix::errno::Errno;
 use wire::sftp::{Fields, PACKET_MAX, Packet, Short, VERSION, code, kind, open};
+
+mod content;
+
+use content::{HEAD, Out, Passage, Wanted, content_head};
 
 /// The largest piece of content in one packet; what OpenSSH's server says too.
 const CONTENT_MAX: usize = PACKET_MAX - 1024;
 /// Files and directories open at once.
 const HANDLES_MAX: usize = 1000;
+/// From so much content on the kernel passes it on: what is smaller goes out together with its neighbours.
+const PASSED_MIN: usize = 16 << 10;
 /// Entries of a directory in one answer.
 const ENTRIES: usize = 64;
 /// Where datasets are.
@@ -37,21 +45,21 @@ const TIMES: u32 = 8;
 pub fn serve(data: bool) -> io::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
     let mut input = File::from(crate::launch::take(0)?);
-    let mut output = File::from(crate::launch::take(1)?);
-    let mut server = Server { data, next: 0, open: BTreeMap::new(), out: Vec::new() };
+    let output = File::from(crate::launch::take(1)?);
+    // The kernel hands pages on to pipes alone.
+    let passage = if output.metadata()?.file_type().is_fifo() { Passage::open() } else { None };
+    let mut server = Server { data, next: 0, open: BTreeMap::new(), out: Out::default(), output, passage };
     let mut held = vec![0; 2 * (PACKET_MAX + 4)];
     let (mut start, mut end) = (0, 0);
     loop {
         while let Some((packet, used)) = whole(&held[start..end])? {
-            server.answer(packet);
+            server.answer(packet)?;
             start += used;
-            if server.out.len() >= PACKET_MAX {
-                output.write_all(&server.out)?;
-                server.out.clear();
+            if server.out.held().len() >= PACKET_MAX {
+                server.flush()?;
             }
         }
-        output.write_all(&server.out)?;
-        server.out.clear();
+        server.flush()?;
         if held.len() - end < PACKET_MAX + 4 {
             held.copy_within(start..end, 0);
             (start, end) = (0, end - start);
@@ -79,11 +87,13 @@ struct Server {
     data: bool,
     next: u32,
     open: BTreeMap<u32, Handle>,
-    out: Vec<u8>,
+    out: Out,
+    output: File,
+    passage: Option<Passage>,
 }
 
 enum Handle {
-    File { file: File, append: bool },
+    File { file: Rc<File>, append: bool },
     Folder { path: PathBuf, entries: ReadDir },
 }
 
@@ -135,9 +145,10 @@ impl Failed {
 }
 
 impl Server {
-    fn answer(&mut self, packet: &[u8]) {
+    /// Answers a request. A fault of the output is the end.
+    fn answer(&mut self, packet: &[u8]) -> io::Result<()> {
         let mut fields = Fields::new(packet);
-        let Ok(kind) = fields.u8() else { return };
+        let Ok(kind) = fields.u8() else { return Ok(()) };
         if kind == kind::INIT {
             let mut version = Packet::new(kind::VERSION).u32(VERSION);
             for (name, version_of) in [
@@ -152,21 +163,28 @@ impl Server {
             ] {
                 version = version.string(name.as_bytes()).string(version_of.as_bytes());
             }
-            self.out.extend_from_slice(&version.finish());
-            return;
+            self.out.push(&version.finish());
+            return Ok(());
         }
-        let Ok(id) = fields.u32() else { return };
+        let Ok(id) = fields.u32() else { return Ok(()) };
         if kind == kind::READ {
-            // The content is read to where it is sent from.
-            let before = self.out.len();
-            if let Err(failed) = self.read(id, fields) {
-                self.out.truncate(before);
-                self.out.extend_from_slice(&failed.status(id).finish());
-            }
-            return;
+            return match self.wanted(fields) {
+                Ok(wanted) => self.give(id, &wanted),
+                Err(failed) => {
+                    self.out.push(&failed.status(id).finish());
+                    Ok(())
+                }
+            };
         }
         let answer = self.carry_out(kind, id, fields).unwrap_or_else(|failed| failed.status(id));
-        self.out.extend_from_slice(&answer.finish());
+        self.out.push(&answer.finish());
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.write_all(self.out.held())?;
+        self.out.clear();
+        Ok(())
     }
 
     fn carry_out(&mut self, kind: u8, id: u32, mut fields: Fields<'_>) -> Result<Packet, Failed> {
@@ -183,7 +201,7 @@ impl Server {
                 let (offset, content) = (fields.u64()?, fields.string()?);
                 match self.open.get(&number) {
                     Some(Handle::File { file, append: false }) => file.write_all_at(content, offset)?,
-                    Some(Handle::File { file, append: true }) => (&mut &*file).write_all(content)?,
+                    Some(Handle::File { file, append: true }) => (&mut &**file).write_all(content)?,
                     _ => return Err(Failed::Handle),
                 }
                 Ok(done())
@@ -317,7 +335,7 @@ impl Server {
         if reads && !self.data && is_data(&file)? {
             return Err(Failed::Says(code::PERMISSION_DENIED, "files below /data do not leave the enclave"));
         }
-        self.opened(id, Handle::File { file, append: has(open::APPEND) })
+        self.opened(id, Handle::File { file: Rc::new(file), append: has(open::APPEND) })
     }
 
     fn opened(&mut self, id: u32, handle: Handle) -> Result<Packet, Failed> {
@@ -333,33 +351,56 @@ impl Server {
         Ok(Packet::answer(kind::HANDLE, id).string(&number.to_be_bytes()))
     }
 
-    fn read(&mut self, id: u32, mut fields: Fields<'_>) -> Result<(), Failed> {
+    /// What a request for content asks for.
+    fn wanted(&self, mut fields: Fields<'_>) -> Result<Wanted, Failed> {
         let number = number(&mut fields)?;
         let (offset, length) = (fields.u64()?, (fields.u32()? as usize).min(CONTENT_MAX));
         let Some(Handle::File { file, .. }) = self.open.get(&number) else { return Err(Failed::Handle) };
-        let head = self.out.len();
-        let content = head + 13;
-        self.out.resize(content + length, 0);
-        let mut read = 0;
-        while read < length {
-            match file.read_at(&mut self.out[content + read..], offset.saturating_add(read as u64)) {
-                Ok(0) => break,
-                Ok(more) => read += more,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) if read > 0 => break,
-                Err(error) => return Err(error.into()),
+        Ok(Wanted { file: Rc::clone(file), offset, length })
+    }
+
+    /// Answers with content, or why there is none.
+    fn give(&mut self, id: u32, wanted: &Wanted) -> io::Result<()> {
+        if wanted.length >= PASSED_MIN && self.pass(id, wanted)? {
+            return Ok(());
+        }
+        // The content is read to where it is sent from.
+        let (head, content) = self.out.room(HEAD + wanted.length).split_at_mut(HEAD);
+        let failed = match wanted.read(content) {
+            Ok(0) if wanted.length > 0 => Failed::End,
+            Ok(read) => {
+                head.copy_from_slice(&content_head(id, read));
+                self.out.keep(HEAD + read);
+                return Ok(());
             }
-        }
-        if read == 0 && length > 0 {
-            return Err(Failed::End);
-        }
-        self.out.truncate(content + read);
-        let whole = u32::try_from(9 + read).map_err(|_| Failed::Short)?;
-        self.out[head..head + 4].copy_from_slice(&whole.to_be_bytes());
-        self.out[head + 4] = kind::DATA;
-        self.out[head + 5..head + 9].copy_from_slice(&id.to_be_bytes());
-        self.out[head + 9..head + 13].copy_from_slice(&(whole - 9).to_be_bytes());
+            Err(error) => error.into(),
+        };
+        self.out.push(&failed.status(id).finish());
         Ok(())
+    }
+
+    /// Answers with content that the kernel hands from the file to the output, without that it is copied
+    /// here. Whether it does.
+    fn pass(&mut self, id: u32, wanted: &Wanted) -> io::Result<bool> {
+        let Some(passage) = &self.passage else { return Ok(false) };
+        let length = match passage.fill(wanted) {
+            Ok(0) => {
+                self.out.push(&Failed::End.status(id).finish());
+                return Ok(true);
+            }
+            Ok(length) => length,
+            // Not every file system can.
+            Err(Errno::EINVAL) => return Ok(false),
+            Err(errno) => {
+                self.out.push(&Failed::from(errno).status(id).finish());
+                return Ok(true);
+            }
+        };
+        self.out.push(&content_head(id, length));
+        self.output.write_all(self.out.held())?;
+        self.out.clear();
+        passage.empty(length, &self.output)?;
+        Ok(true)
     }
 
     fn list(&mut self, id: u32, mut fields: Fields<'_>) -> Result<Packet, Failed> {
