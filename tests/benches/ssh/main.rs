@@ -20,7 +20,7 @@ const BULK: u64 = 512 << 20;
 const BULK_ROUNDS: usize = 5;
 /// A file that `sftp` carries.
 const FILE: u64 = 1 << 30;
-const FILE_ROUNDS: usize = 3;
+const FILE_ROUNDS: usize = 5;
 const CIPHERS: [(&str, &str); 2] =
     [("chacha20", "chacha20-poly1305@openssh.com"), ("aes256gcm", "aes256-gcm@openssh.com")];
 
@@ -120,10 +120,12 @@ impl Bench {
         let mut figures = Vec::new();
         for (name, words) in [("ssh/sftp/put", put), ("ssh/sftp/get", get)] {
             let (mut mine, mut other) = (Vec::new(), Vec::new());
+            let before = self.spent()?;
             for _ in 0..FILE_ROUNDS {
                 mine.push(ours(&words)?);
                 other.push(theirs(&words)?);
             }
+            self.tell(name, before, FILE * FILE_ROUNDS as u64)?;
             figures.push(Figure::more_is_better(name, "MB/s", median(&mut mine), "sshd", median(&mut other)));
         }
         fs::remove_file(here)?;
@@ -177,20 +179,29 @@ impl Bench {
         };
         let command = if down { format!("head -c {BULK} /dev/zero") } else { "cat >/dev/null".to_owned() };
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        let (broker, agent) = (self.node.process("sekisho-broker")?, self.node.process("sekisho-agent")?);
-        let before = (seconds(broker)?, seconds(agent)?);
+        let before = self.spent()?;
         for _ in 0..BULK_ROUNDS {
             ours.push(rate(self.ours(&options).arg(&command))?);
             theirs.push(rate(self.theirs(&options).arg(&command))?);
         }
-        // Where the time goes, for whoever looks for it.
-        let gigabytes = (BULK * BULK_ROUNDS as u64) as f64 / 1e9;
+        self.tell(name, before, BULK * BULK_ROUNDS as u64)?;
+        Ok(Figure::more_is_better(name, "MB/s", median(&mut ours), "sshd", median(&mut theirs)))
+    }
+
+    /// Seconds of processors that the broker and the agent have used.
+    fn spent(&self) -> Result<(f64, f64)> {
+        Ok((seconds(self.node.process("sekisho-broker")?)?, seconds(self.node.process("sekisho-agent")?)?))
+    }
+
+    /// Where the time went, for whoever looks for it.
+    fn tell(&self, name: &str, before: (f64, f64), bytes: u64) -> Result<()> {
+        let (after, gigabytes) = (self.spent()?, bytes as f64 / 1e9);
         println!(
             "{name}: {:.2} s of a processor for each GB in the broker, {:.2} s in the agent",
-            (seconds(broker)? - before.0) / gigabytes,
-            (seconds(agent)? - before.1) / gigabytes
+            (after.0 - before.0) / gigabytes,
+            (after.1 - before.1) / gigabytes
         );
-        Ok(Figure::more_is_better(name, "MB/s", median(&mut ours), "sshd", median(&mut theirs)))
+        Ok(())
     }
 }
 
