@@ -18,7 +18,7 @@ use tests::node::{Device, Node, left_behind};
 use super::folder;
 
 /// How many sessions there are unless `SEKISHO_CROWD` says, and for how many seconds unless
-/// `SEKISHO_CROWD_SECS` does. What is promised is a thousand for ten minutes.
+/// `SEKISHO_CROWD_SECS` does. What is promised is a thousand for ten minutes (`--profile soak`).
 const SESSIONS: usize = 60;
 const SECS: u64 = 12;
 /// Terminals of one person.
