@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 
 /// A contestant has as many turns; the median counts.
-pub const ROUNDS: usize = 15;
+pub const ROUNDS: usize = 31;
 /// How long one turn lasts at least, in seconds.
 const TURN: f64 = 0.02;
 
