@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
@@ -54,7 +55,10 @@ pub fn signal_group(leader: Pid, signal: Signal) {
         .and_then(|stat| foreground_group(&stat))
         .filter(|group| *group > 1)
         .map_or(leader, Pid::from_raw);
-    let _ = killpg(group, signal);
+    // One that was just started leads no group yet, and is to hear of it all the same.
+    if killpg(group, signal) == Err(Errno::ESRCH) && group == leader {
+        let _ = kill(leader, signal);
+    }
 }
 
 fn carries(status: &str, mark: u32) -> bool {
