@@ -59,8 +59,11 @@ pub fn touch_decoys(dir: &Path, file: &Path) -> Result<Vec<Took>> {
     let all = vec![
         house
             .trip("a stored file", "decoy_touched", object, |event| said(event, "object") == house.object)?,
+        // Which of the two is on record first, the call or its packet, is the kernel's to say.
         house.trip("an address, by a connection", "decoy_touched", address, |event| {
-            said(event, "kind") == "connection_attempted" && said(event, "address") == ADDRESS
+            let call = said(event, "kind") == "connection_attempted" && said(event, "address") == ADDRESS;
+            let packet = said(event, "kind") == "packet_dropped" && said(event, "destination") == ADDRESS;
+            call || packet && said(event, "protocol") == "tcp"
         })?,
         house.trip("an address, by a packet", "decoy_touched", packet, |event| {
             said(event, "kind") == "packet_dropped" && said(event, "destination") == ADDRESS
