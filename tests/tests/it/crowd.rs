@@ -28,9 +28,11 @@ const MISBEHAVE: usize = 100;
 const MANNERS: usize = 10;
 /// The rest between two keys in a terminal.
 const REST: Duration = Duration::from_secs(3);
-/// What a session may take of the broker, and what everything that misbehaves may.
+/// What a session may take of the broker, and what everything that misbehaves may: windows of some MiB for
+/// each of the dozens of connections and channels that are there at a time, and what the allocator has
+/// between them.
 const SESSION_KIB: usize = 200;
-const NUISANCE_KIB: usize = 128 << 10;
+const NUISANCE_KIB: usize = 256 << 10;
 
 fn wish(name: &str, otherwise: usize) -> Result<usize> {
     std::env::var(name).map_or(Ok(otherwise), |text| text.parse().with_context(|| format!("{name}: {text}")))
