@@ -16,10 +16,10 @@ use crate::message::{
     AgentControl, BrokerControl, DepositInput, DepositOutput, FetchInput, FetchOutput, Hello, Load,
     OpenDeposit, OpenFetch, OpenSession, Order, Report, SessionInput, SessionOutput, VERSION,
 };
+use crate::socket;
 use crate::stream::{Receiver, Sender, StreamError};
 use crate::tls::{Tls, TlsError};
 use crate::transport::{CloseCode, Limits, LinkEnd};
-use crate::{congestion, socket};
 
 /// What the broker says in a session.
 pub type SessionSender = Sender<SessionInput>;
@@ -149,7 +149,7 @@ impl AgentListener {
 
     fn end(&self, reason: &str) {
         for connection in self.newest.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            congestion::close(connection, CloseCode::Done, reason.as_bytes());
+            CloseCode::Done.end(connection, reason.as_bytes());
         }
         self.endpoint.close(CloseCode::Done.var(), reason.as_bytes());
     }
@@ -283,7 +283,7 @@ impl AgentLink {
 
     /// Ends the connection with everything on it.
     pub fn close(&self, code: CloseCode, reason: &str) {
-        congestion::close(&self.link.connection, code, reason.as_bytes());
+        code.end(&self.link.connection, reason.as_bytes());
     }
 
     async fn open<Out: crate::machine::Script, In: crate::machine::Script>(
@@ -354,7 +354,7 @@ fn replace(newest: &std::sync::Mutex<HashMap<AgentId, Connection>>, link: &Agent
     newest.retain(|_, connection| connection.close_reason().is_none());
     if let Some(old) = newest.insert(link.agent().clone(), link.link.connection.clone()) {
         tracing::warn!(agent = %link.agent(), remote = %link.remote(), "an agent connected again: its older connection is closed");
-        congestion::close(&old, CloseCode::Replaced, b"another connection of this agent took its place");
+        CloseCode::Replaced.end(&old, b"another connection of this agent took its place");
     }
 }
 
@@ -391,7 +391,7 @@ async fn admit(
         let reason = format!("{refusal}; install the same release on both");
         sender.send(BrokerControl::Reject { reason: reason.clone() }).await?;
         sender.gone().await;
-        congestion::close(&connection, CloseCode::Rejected, reason.as_bytes());
+        CloseCode::Rejected.end(&connection, reason.as_bytes());
         return Err(refusal);
     }
     sender.send(BrokerControl::Welcome { version: VERSION, td: tls.domain().to_string() }).await?;

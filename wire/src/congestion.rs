@@ -5,22 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use quinn::Connection;
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig};
+use quinn::{Connection, VarInt};
 use quinn_proto::RttEstimator;
-
-use crate::transport::CloseCode;
 
 /// Ends a connection so that the peer learns of it now.
 ///
 /// The transport holds its last packet to the congestion window like any other (quinn issue 2785), and
 /// once closed it reads no acknowledgement that would open the window: the peer would be left to find out
 /// by silence. So the window opens before the connection closes.
-pub(crate) fn close(connection: &Connection, code: CloseCode, reason: &[u8]) {
+pub(crate) fn close(connection: &Connection, code: VarInt, reason: &[u8]) {
     if let Ok(window) = connection.congestion_state().into_any().downcast::<Closable>() {
         window.closing.store(true, Ordering::Relaxed);
     }
-    connection.close(code.var(), reason);
+    connection.close(code, reason);
 }
 
 /// Makes the controllers of new connections.

@@ -2,11 +2,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{
-    AckFrequencyConfig, ConnectionError, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig,
-    VarInt,
+    AckFrequencyConfig, Connection, ConnectionError, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    TransportConfig, VarInt,
 };
 
-use crate::congestion::Opening;
+use crate::congestion::{self, Opening};
 
 /// How much of everything one connection may use. Both sides may differ.
 #[derive(Debug, Clone)]
@@ -106,6 +106,11 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
+    /// Ends a connection with this code, so that the peer learns of it now.
+    pub(crate) fn end(self, connection: &Connection, reason: &[u8]) {
+        congestion::close(connection, self.var(), reason);
+    }
+
     pub(crate) fn var(self) -> VarInt {
         VarInt::from_u32(self as u32)
     }

@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{DepositStream, FetchStream, Incoming, SessionStream, Shared, Status};
 use crate::machine::{ProtocolError, Violation};
 use crate::message::{AgentControl, BrokerControl, Hello, Order};
+use crate::socket;
 use crate::stream::{Receiver, Sender, StreamError};
 use crate::transport::{CloseCode, Limits, LinkEnd};
-use crate::{congestion, socket};
 
 /// The first pause after a failure, and the longest.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -140,7 +140,7 @@ impl Dialler {
             Failure::Protocol(_) | Failure::ControlEnded => CloseCode::Protocol,
             _ => CloseCode::Done,
         };
-        congestion::close(&guard.connection, code, failure.to_string().as_bytes());
+        code.end(&guard.connection, failure.to_string().as_bytes());
         failure
     }
 
@@ -303,7 +303,7 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        congestion::close(&self.connection, CloseCode::Done, b"the agent closed the link");
+        CloseCode::Done.end(&self.connection, b"the agent closed the link");
         self.endpoint.close(CloseCode::Done.var(), b"the agent closed the link");
     }
 }
