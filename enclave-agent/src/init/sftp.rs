@@ -18,11 +18,11 @@ use std::time::{Duration, SystemTime};
 
 use model::Timestamp;
 use nix::errno::Errno;
-use wire::sftp::{Fields, PACKET_MAX, Packet, Short, VERSION, code, kind, open};
+use wire::sftp::{CONTENT_HEAD, Fields, PACKET_MAX, Packet, Short, VERSION, code, kind, open};
 
 mod content;
 
-use content::{HEAD, Out, Passage, Wanted, content_head};
+use content::{Out, Passage, Wanted, content_head};
 
 /// The largest piece of content in one packet; what OpenSSH's server says too.
 const CONTENT_MAX: usize = PACKET_MAX - 1024;
@@ -365,12 +365,12 @@ impl Server {
             return Ok(());
         }
         // The content is read to where it is sent from.
-        let (head, content) = self.out.room(HEAD + wanted.length).split_at_mut(HEAD);
+        let (head, content) = self.out.room(CONTENT_HEAD + wanted.length).split_at_mut(CONTENT_HEAD);
         let failed = match wanted.read(content) {
             Ok(0) if wanted.length > 0 => Failed::End,
             Ok(read) => {
                 head.copy_from_slice(&content_head(id, read));
-                self.out.keep(HEAD + read);
+                self.out.keep(CONTENT_HEAD + read);
                 return Ok(());
             }
             Err(error) => error.into(),

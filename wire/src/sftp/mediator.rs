@@ -10,14 +10,12 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 
 use super::packet::{Fields, Packet, Short, code, kind, open};
-use super::{CONTROL_MAX, HANDLE_MAX, PACKET_MAX, PATH_MAX};
+use super::{CONTENT_HEAD, CONTROL_MAX, HANDLE_MAX, PACKET_MAX, PATH_MAX};
 
 /// Requests without an answer from which on the client is made to wait.
 const OUTSTANDING: usize = 1024;
 /// Files open at once.
 const OPEN_FILES: usize = 1024;
-/// The head of a packet that carries content: length, type, id and the length of what follows.
-const HEAD: usize = 13;
 
 /// Which way files may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -602,20 +600,20 @@ fn request_head(head: &[u8], length: usize) -> Result<usize, Broken> {
     if head.get(4) != Some(&kind::WRITE) {
         return if length > CONTROL_MAX { Err(Broken::Length(length)) } else { Ok(length + 4) };
     }
-    if head.len() < HEAD {
-        return within(HEAD, length);
+    if head.len() < CONTENT_HEAD {
+        return within(CONTENT_HEAD, length);
     }
     let handle = Fields::new(&head[9..]).u32()? as usize;
     if handle > HANDLE_MAX {
         return Err(Broken::Length(handle));
     }
-    within(HEAD + handle + 12, length)
+    within(CONTENT_HEAD + handle + 12, length)
 }
 
 /// The same of an answer: lists of names and attributes are not looked into.
 fn answer_head(head: &[u8], length: usize) -> Result<usize, Broken> {
     match head.get(4) {
-        Some(&(kind::DATA | kind::STATUS)) => within(HEAD, length),
+        Some(&(kind::DATA | kind::STATUS)) => within(CONTENT_HEAD, length),
         Some(&(kind::NAME | kind::ATTRS | kind::EXTENDED_REPLY)) => within(9, length),
         _ if length > CONTROL_MAX => Err(Broken::Length(length)),
         _ => Ok(length + 4),

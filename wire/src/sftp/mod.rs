@@ -14,6 +14,9 @@ pub use packet::{Fields, Packet, Short, code, kind, open};
 pub const VERSION: u32 = 3;
 /// The largest packet, in bytes, its length not counted. OpenSSH has the same.
 pub const PACKET_MAX: usize = 256 << 10;
+/// The head of a packet that carries content, in bytes: length, type, number of the request and the length
+/// of what follows, which is the content of an answer and the handle of a request.
+pub const CONTENT_HEAD: usize = 13;
 /// The largest packet that carries no content of a file, in bytes.
 pub const CONTROL_MAX: usize = 34_000;
 /// The longest path, in bytes.

@@ -7,10 +7,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
-use wire::sftp::{PACKET_MAX, kind};
-
-/// Bytes that stand before the content in an answer.
-pub const HEAD: usize = 13;
+use wire::sftp::{CONTENT_HEAD, PACKET_MAX, kind};
 
 /// Answers that wait to be written. What it grows to once it keeps, so that no answer has to clear the
 /// room that its content is read into.
@@ -74,8 +71,8 @@ impl Wanted {
 
 /// What stands before content: length, type, number of the request, length of the content. No content is
 /// longer than [`CONTENT_MAX`].
-pub fn content_head(id: u32, content: usize) -> [u8; HEAD] {
-    let mut head = [0; HEAD];
+pub fn content_head(id: u32, content: usize) -> [u8; CONTENT_HEAD] {
+    let mut head = [0; CONTENT_HEAD];
     head[..4].copy_from_slice(&(content as u32 + 9).to_be_bytes());
     head[4] = kind::DATA;
     head[5..9].copy_from_slice(&id.to_be_bytes());
