@@ -21,21 +21,8 @@ impl Pipe {
         Ok(Pipe(register(fd)?))
     }
 
-    /// Reads what is there, at least a byte; 0 at the end. A terminal that nobody has open any
-    /// more counts as ended.
-    pub async fn read(&self, into: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let mut ready = self.0.readable().await?;
-            match ready.try_io(|fd| nix::unistd::read(fd.get_ref(), into).map_err(io::Error::from)) {
-                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => return Ok(0),
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(result) => return result,
-                Err(_would_block) => {}
-            }
-        }
-    }
-
-    /// Takes what is there, at most `most` bytes; nothing at the end. It may be cancelled without loss.
+    /// Takes what is there, at most `most` bytes; nothing at the end. A terminal that nobody has open
+    /// any more counts as ended. It may be cancelled without loss.
     pub async fn take(&self, most: usize) -> io::Result<Bytes> {
         loop {
             let mut ready = self.0.readable().await?;

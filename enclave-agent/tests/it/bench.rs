@@ -133,13 +133,12 @@ pub async fn finish(process: Process, streams: Streams) -> Done {
 
 pub async fn drain(pipe: &enclave_agent::workspace::Pipe) -> String {
     let mut all = Vec::new();
-    let mut part = vec![0; 65536];
     loop {
-        let got = pipe.read(&mut part).await.unwrap();
-        if got == 0 {
+        let part = pipe.take(65536).await.unwrap();
+        if part.is_empty() {
             return String::from_utf8_lossy(&all).into_owned();
         }
-        all.extend_from_slice(&part[..got]);
+        all.extend_from_slice(&part);
     }
 }
 
