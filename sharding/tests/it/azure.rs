@@ -2,11 +2,11 @@
 //! every signature, the others are folders.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command};
+use std::time::Duration;
 
 use data_encoding::BASE64;
 use model::{BackendId, ObjectId, SeededEntropy};
@@ -17,6 +17,7 @@ use sharding::vault::{
     Access, Backend, CredentialSource, DepositError, FaultKind, Options, ReadError, Refresh, Vault,
 };
 
+use crate::server;
 use crate::support::{BLOCK, EXTENT, content};
 
 const ACCOUNT: &str = "kansai";
@@ -32,9 +33,7 @@ struct Server {
 
 impl Server {
     fn start(dir: &Path) -> Server {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let at = free.local_addr().unwrap();
-        drop(free);
+        let at = server::free();
         let mut server = Server { at, dir: dir.to_owned(), running: None };
         server.resume();
         for container in CONTAINERS {
@@ -44,21 +43,13 @@ impl Server {
     }
 
     fn resume(&mut self) {
-        let program = program();
-        let mut command = Command::new(&program);
+        let mut command =
+            Command::new(server::cached("SEKISHO_AZURE_SERVER", "azurite/node_modules/.bin/azurite-blob"));
         command.args(["--blobHost", "127.0.0.1", "--blobPort", &self.at.port().to_string()]);
         command.args(["--silent", "--disableTelemetry", "--skipApiVersionCheck", "--location"]);
         command.arg(self.dir.join("azure"));
         command.env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:{}", BASE64.encode(KEY)));
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.running = Some(child.unwrap_or_else(|error| {
-            panic!("{}: {error}; infra/setup installs this service", program.display())
-        }));
-        let start = Instant::now();
-        while TcpStream::connect(self.at).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(60), "the service does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.running = Some(server::start(&mut command, self.at));
     }
 
     /// In good order: the emulator writes its index only every few seconds.
@@ -116,17 +107,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// The service's program: named by a variable, or where infra/setup puts it.
-fn program() -> PathBuf {
-    if let Some(named) = std::env::var_os("SEKISHO_AZURE_SERVER") {
-        return named.into();
-    }
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    let installed = |cache: PathBuf| cache.join("sekisho/azurite/node_modules/.bin/azurite-blob");
-    cache.map_or_else(|| "azurite-blob".into(), installed)
 }
 
 fn folder(dir: &Path, at: usize) -> Backend {

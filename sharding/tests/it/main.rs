@@ -13,6 +13,7 @@ mod placement;
 mod ranges;
 mod s3;
 mod secrecy;
+mod server;
 mod support;
 mod tampering;
 mod webdav;

@@ -1,17 +1,18 @@
 //! Two backends are collections of a real WebDAV server (`wsgidav`) that speaks TLS under an
 //! authority of its own, the others are folders.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command};
+use std::time::Duration;
 
 use model::{BackendId, ObjectId, SeededEntropy};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::json;
 use sharding::vault::{Access, Backend, CredentialSource, Options, ReadError, Vault};
 
+use crate::server;
 use crate::support::{BLOCK, EXTENT, content};
 
 const USER: &str = "custodian";
@@ -26,9 +27,7 @@ struct Server {
 
 impl Server {
     fn start(dir: &Path) -> Server {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let at = free.local_addr().unwrap();
-        drop(free);
+        let at = server::free();
         for collection in ["dav/east", "dav/west"] {
             std::fs::create_dir_all(dir.join(collection)).unwrap();
         }
@@ -52,18 +51,9 @@ impl Server {
     }
 
     fn resume(&mut self) {
-        let program = program();
-        let mut command = Command::new(&program);
+        let mut command = Command::new(server::cached("SEKISHO_WEBDAV_SERVER", "python/bin/wsgidav"));
         command.arg("--config").arg(self.dir.join("wsgidav.json"));
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.running = Some(child.unwrap_or_else(|error| {
-            panic!("{}: {error}; infra/setup installs this WebDAV server", program.display())
-        }));
-        let start = Instant::now();
-        while TcpStream::connect(self.at).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(60), "the WebDAV server does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.running = Some(server::start(&mut command, self.at));
     }
 
     fn kill(&mut self) {
@@ -108,16 +98,6 @@ fn certify(dir: &Path) {
     std::fs::write(dir.join("ca.pem"), authority.pem()).unwrap();
     std::fs::write(dir.join("server.pem"), certificate.pem()).unwrap();
     std::fs::write(dir.join("server.key"), key.serialize_pem()).unwrap();
-}
-
-/// The server's program: named by a variable, or where infra/setup puts it.
-fn program() -> PathBuf {
-    if let Some(named) = std::env::var_os("SEKISHO_WEBDAV_SERVER") {
-        return named.into();
-    }
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    cache.map_or_else(|| "wsgidav".into(), |cache| cache.join("sekisho/python/bin/wsgidav"))
 }
 
 /// Two collections and three folders.
