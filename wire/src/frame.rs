@@ -3,6 +3,9 @@
 //! A frame is a length (`u32`, little-endian, of what follows), a tag (`u8`) and a body. What a body
 //! may measure depends on its tag and is checked before a byte of it is kept, so a peer can make
 //! the other side hold one frame's worth of memory per stream and no more.
+//!
+//! Bulk data is a stream of its own, and where its frames end says nothing: a long one is handed on in
+//! parts as it arrives.
 
 use std::collections::VecDeque;
 
@@ -13,6 +16,9 @@ use serde::{Serialize, de::DeserializeOwned};
 pub const HEAD: usize = 5;
 /// The most a body of bulk data measures, in bytes. Longer data becomes several frames.
 pub const DATA_MAX: usize = 256 * 1024;
+/// Longer bulk data is handed on in parts of this many bytes or more, which is what one packet of SSH
+/// carries: much smaller ones would cost their receivers more than the copying that gathers them.
+pub const PART: usize = 32 * 1024;
 /// The most the body of an order (which carries a ticket) measures, in bytes.
 pub const ORDER_MAX: usize = 2 * 1024 * 1024;
 /// The most the body of what an agent says of itself measures, in bytes: it names workspaces.
@@ -83,6 +89,11 @@ macro_rules! tags {
             pub const fn limit(self) -> usize {
                 match self { $(Tag::$name => $limit,)* }
             }
+
+            /// Whether the body is bulk data, which may be handed on in parts.
+            pub const fn is_bulk(self) -> bool {
+                matches!(self, Tag::Stdin | Tag::Stdout | Tag::Stderr | Tag::Data | Tag::Piece)
+            }
         }
 
         impl TryFrom<u8> for Tag {
@@ -136,7 +147,7 @@ tags! {
     PieceEof = 0x73, 0;
 }
 
-/// A frame with its body not yet looked into.
+/// A frame with its body not yet looked into; or of bulk data, a part of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// What it is.
@@ -200,8 +211,10 @@ fn put(tag: Tag, body: Bytes, out: &mut VecDeque<Bytes>) {
 #[derive(Debug, Default)]
 pub struct Decoder {
     chunks: VecDeque<Bytes>,
-    // A frame that arrived only in part; a frame that lies whole in one chunk never comes here.
+    // A frame, or part of one, that did not arrive in one chunk; what does never comes here.
     partial: BytesMut,
+    // The bulk frame whose parts are being handed on, and the bytes of it that are still to be.
+    under_way: Option<(Tag, usize)>,
 }
 
 impl Decoder {
@@ -216,24 +229,25 @@ impl Decoder {
     /// The next frame, or nothing until more is pushed. After an error the stream is lost: there
     /// is no telling where the next frame begins.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
-        if self.partial.is_empty() {
-            let Some(chunk) = self.chunks.front_mut() else { return Ok(None) };
-            if chunk.len() >= HEAD {
-                let (tag, total) = head(chunk)?;
-                if chunk.len() >= total {
-                    let body = chunk.split_to(total).split_off(HEAD);
-                    if chunk.is_empty() {
-                        self.chunks.pop_front();
-                    }
-                    return Ok(Some(Frame { tag, body }));
-                }
-            }
+        if let Some((tag, left)) = self.under_way {
+            return Ok(self.next_part(tag, left));
         }
+        // A head is copied; a body that lies behind it whole is not.
         if !self.gather(HEAD) {
             return Ok(None);
         }
-        let (tag, total) = head(&self.partial)?;
-        if !self.gather(total) {
+        let (tag, body) = head(&self.partial)?;
+        if tag.is_bulk() && body > PART {
+            self.partial.clear();
+            return Ok(self.next_part(tag, body));
+        }
+        if self.partial.len() == HEAD
+            && let Some(body) = self.whole(body)
+        {
+            self.partial.clear();
+            return Ok(Some(Frame { tag, body }));
+        }
+        if !self.gather(HEAD + body) {
             return Ok(None);
         }
         let body = self.partial.split().freeze().split_off(HEAD);
@@ -242,12 +256,43 @@ impl Decoder {
 
     /// The stream ended here: fine between frames only.
     pub fn end(&self) -> Result<(), FrameError> {
-        if self.partial.is_empty() && self.chunks.is_empty() { Ok(()) } else { Err(FrameError::Truncated) }
+        let between = self.under_way.is_none() && self.partial.is_empty() && self.chunks.is_empty();
+        if between { Ok(()) } else { Err(FrameError::Truncated) }
     }
 
     /// How many bytes are held.
     pub fn held(&self) -> usize {
         self.partial.len() + self.chunks.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    /// The next part of a bulk frame of which `left` bytes are still to be handed on.
+    fn next_part(&mut self, tag: Tag, left: usize) -> Option<Frame> {
+        self.under_way = Some((tag, left));
+        let least = left.min(PART);
+        let there = self.chunks.front().map_or(0, Bytes::len);
+        let body = if self.partial.is_empty() && there >= least {
+            self.whole(there.min(left))?
+        } else if self.gather(least) {
+            self.partial.split().freeze()
+        } else {
+            return None;
+        };
+        let left = left - body.len();
+        self.under_way = (left > 0).then_some((tag, left));
+        Some(Frame { tag, body })
+    }
+
+    /// The next `want` bytes, if they lie in one chunk.
+    fn whole(&mut self, want: usize) -> Option<Bytes> {
+        if want == 0 {
+            return Some(Bytes::new());
+        }
+        let chunk = self.chunks.front_mut().filter(|chunk| chunk.len() >= want)?;
+        let body = chunk.split_to(want);
+        if chunk.is_empty() {
+            self.chunks.pop_front();
+        }
+        Some(body)
     }
 
     /// Moves chunks into the partial frame until it has `want` bytes; whether it has.
@@ -265,7 +310,7 @@ impl Decoder {
     }
 }
 
-/// The tag and the whole length of the frame that begins here. `bytes` holds [`HEAD`] or more.
+/// The tag of the frame that begins here, and what its body measures. `bytes` holds [`HEAD`] or more.
 fn head(bytes: &[u8]) -> Result<(Tag, usize), FrameError> {
     let [a, b, c, d, tag, ..] = *bytes else { return Err(FrameError::Truncated) };
     let length = u32::from_le_bytes([a, b, c, d]) as usize;
@@ -274,7 +319,7 @@ fn head(bytes: &[u8]) -> Result<(Tag, usize), FrameError> {
     if body > tag.limit() {
         return Err(FrameError::TooLong { tag, len: body, limit: tag.limit() });
     }
-    Ok((tag, HEAD + body))
+    Ok((tag, body))
 }
 
 #[cfg(test)]
@@ -295,6 +340,20 @@ mod tests {
         }
         decoder.end()?;
         Ok(frames)
+    }
+
+    /// Bulk data that follows on each other is one.
+    fn joined(frames: Vec<Frame>) -> Vec<(Tag, Vec<u8>)> {
+        let mut all: Vec<(Tag, Vec<u8>)> = Vec::new();
+        for frame in frames {
+            match all.last_mut() {
+                Some((tag, body)) if *tag == frame.tag && tag.is_bulk() => {
+                    body.extend_from_slice(&frame.body)
+                }
+                _ => all.push((frame.tag, frame.body.to_vec())),
+            }
+        }
+        all
     }
 
     #[test]
@@ -333,6 +392,31 @@ mod tests {
     }
 
     #[test]
+    fn long_data_is_handed_on_as_it_arrives() {
+        let mut out = VecDeque::new();
+        put_data(Tag::Stdout, vec![7; DATA_MAX].into(), &mut out);
+        let mut stream = Bytes::from(out.iter().flatten().copied().collect::<Vec<u8>>());
+        let mut decoder = Decoder::default();
+        let mut next = |chunk: Bytes| {
+            decoder.push(chunk);
+            decoder.next_frame().unwrap().map(|frame| frame.body)
+        };
+        // Little is gathered, much passes as it is.
+        assert_eq!(next(stream.split_to(HEAD + PART - 1)), None);
+        assert_eq!(next(stream.split_to(1)).unwrap().len(), PART);
+        let large = stream.split_to(2 * PART - 1);
+        let part = next(large.clone()).unwrap();
+        assert_eq!((part.as_ptr(), part.len()), (large.as_ptr(), large.len()));
+        assert_eq!(next(stream.split_to(10)), None);
+        let rest = next(stream.split_to(stream.len())).unwrap();
+        assert_eq!(rest.len(), PART);
+        assert_eq!(decoder.end(), Err(FrameError::Truncated));
+        assert_eq!(decoder.next_frame().unwrap().unwrap().body.len(), DATA_MAX - 4 * PART + 1);
+        assert_eq!(decoder.next_frame(), Ok(None));
+        assert_eq!(decoder.end(), Ok(()));
+    }
+
+    #[test]
     fn a_control_message_too_long_is_refused_by_its_sender() {
         let mut out = VecDeque::new();
         let error = put_control(Tag::Kill, &"x".repeat(CONTROL_MAX), &mut out).unwrap_err();
@@ -360,6 +444,27 @@ mod tests {
             let frames = decode(chunks).unwrap();
             let back: Vec<Vec<u8>> = frames.into_iter().map(|f| f.body.to_vec()).collect();
             prop_assert_eq!(back, bodies);
+        }
+
+        #[test]
+        fn long_data_is_the_same_however_it_was_cut(
+            bodies in prop::collection::vec((0..5_usize, 1..DATA_MAX), 1..5),
+            cuts in prop::collection::vec(1..3 * PART, 1..40),
+        ) {
+            let bulk = [Tag::Stdin, Tag::Stdout, Tag::Stderr, Tag::Data, Tag::Piece];
+            let mut out = VecDeque::new();
+            for (at, &(tag, length)) in bodies.iter().enumerate() {
+                let body: Vec<u8> = (0..length).map(|n| (n * 7 + n / 251 + at) as u8).collect();
+                put_data(bulk[tag], body.into(), &mut out);
+            }
+            let frames = decode(out.clone()).unwrap();
+            let mut rest = Bytes::from(out.iter().flatten().copied().collect::<Vec<u8>>());
+            let mut cuts = cuts.iter().cycle();
+            let chunks = std::iter::from_fn(|| {
+                let n = (*cuts.next()?).min(rest.len());
+                (n > 0).then(|| rest.split_to(n))
+            });
+            prop_assert_eq!(joined(decode(chunks).unwrap()), joined(frames));
         }
 
         #[test]
