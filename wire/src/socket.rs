@@ -59,7 +59,7 @@ impl AsyncUdpSocket for Segmented {
         }
         // It was put together when packets were smaller. Should the socket take only a part of it, all of
         // it is sent again: a packet that comes twice is taken once (RFC 9000, 12.3).
-        for contents in transmit.contents.chunks(fitting(size) * size) {
+        for contents in transmit.contents.chunks((SEND_MAX / size).max(1) * size) {
             let segment_size = (contents.len() > size).then_some(size);
             self.inner.try_send(&Transmit {
                 destination: transmit.destination,
@@ -98,9 +98,11 @@ impl AsyncUdpSocket for Segmented {
     }
 }
 
-/// How many packets of a size one send may hold.
+/// How many packets of a size the transport may put together. Two at the least, which are sent one by one
+/// if they must be: a lone packet does not say what others measure, so that of packets which became
+/// smaller nothing would be heard.
 fn fitting(size: usize) -> usize {
-    SEND_MAX.checked_div(size).unwrap_or(SEGMENTS_MAX).clamp(1, SEGMENTS_MAX)
+    SEND_MAX.checked_div(size).unwrap_or(SEGMENTS_MAX).clamp(2, SEGMENTS_MAX)
 }
 
 #[cfg(test)]
@@ -120,7 +122,8 @@ mod tests {
         }
 
         fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-            assert!(transmit.contents.len() <= SEND_MAX, "the kernel drops it");
+            let alone = transmit.segment_size.is_none();
+            assert!(alone || transmit.contents.len() <= SEND_MAX, "the kernel drops it");
             self.sent.lock().unwrap().push((transmit.contents.len(), transmit.segment_size));
             Ok(())
         }
@@ -166,6 +169,11 @@ mod tests {
         send(&socket, 1, 0, 40);
         assert_eq!(socket.max_transmit_segments(), 4);
         send(&socket, 9, 16_000, 1);
+        // Of the largest a send holds one, and that they are smaller again is heard of.
+        send(&socket, 2, 40_000, 39_000);
+        assert_eq!(socket.max_transmit_segments(), 2);
+        send(&socket, 2, 1_200, 1_200);
+        assert_eq!(socket.max_transmit_segments(), 54);
         let sent = kernel.sent.lock().unwrap();
         let large = Some(16_000);
         assert_eq!(
@@ -180,6 +188,9 @@ mod tests {
                 (64_000, large),
                 (64_000, large),
                 (1, None),
+                (40_000, None),
+                (39_000, None),
+                (2_400, Some(1_200)),
             ]
         );
     }

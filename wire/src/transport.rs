@@ -48,13 +48,14 @@ impl Default for Limits {
     }
 }
 
-/// The largest packet tried, in bytes, where the path carries it (a machine's own loopback does); it is
-/// probed, so elsewhere it costs a few lost probes. Four of them fill a segmented send.
-const PACKET_MAX: u16 = 16_200;
+/// The largest packet tried, in bytes, where the path carries it (a machine's own loopback does, over IPv6
+/// up to 65 488); it is probed, so elsewhere it costs a few lost probes. One holds what two packets of
+/// SSH carry.
+const PACKET_MAX: u16 = 65_400;
 /// Packets that may come before the peer says what it has: a burst of sends, not every second packet.
 const UNACKNOWLEDGED: u32 = 16;
-/// Bytes that may be on their way before the first acknowledgement: ten of the largest packets.
-const OPENING_WINDOW: u64 = 10 * PACKET_MAX as u64;
+/// Bytes that may be on their way before the first acknowledgement: four of the largest packets.
+const OPENING_WINDOW: u64 = 4 * PACKET_MAX as u64;
 
 impl Limits {
     /// `streams`: how many the peer may open.
