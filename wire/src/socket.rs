@@ -57,9 +57,10 @@ impl AsyncUdpSocket for Segmented {
         if transmit.contents.len() <= SEND_MAX {
             return self.inner.try_send(transmit);
         }
-        // It was put together when packets were smaller. Should the socket take only a part of it, all of
-        // it is sent again: a packet that comes twice is taken once (RFC 9000, 12.3).
-        for contents in transmit.contents.chunks((SEND_MAX / size).max(1) * size) {
+        // It was put together when packets were smaller, or is two of the largest. Should the socket take
+        // only a part of it, all of it is sent again: a packet that comes twice is taken once (RFC 9000,
+        // 12.3).
+        for contents in transmit.contents.chunks(fitting(size) * size) {
             let segment_size = (contents.len() > size).then_some(size);
             self.inner.try_send(&Transmit {
                 destination: transmit.destination,
@@ -86,7 +87,10 @@ impl AsyncUdpSocket for Segmented {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments().min(fitting(self.segment.load(Ordering::Relaxed)))
+        // Two at the least, which are sent one by one if they must be: a lone packet does not say what
+        // others measure, so that of packets which became smaller nothing would be heard.
+        let fitting = fitting(self.segment.load(Ordering::Relaxed)).max(2);
+        self.inner.max_transmit_segments().min(fitting)
     }
 
     fn max_receive_segments(&self) -> usize {
@@ -98,11 +102,9 @@ impl AsyncUdpSocket for Segmented {
     }
 }
 
-/// How many packets of a size the transport may put together. Two at the least, which are sent one by one
-/// if they must be: a lone packet does not say what others measure, so that of packets which became
-/// smaller nothing would be heard.
+/// How many packets of a size one send may hold.
 fn fitting(size: usize) -> usize {
-    SEND_MAX.checked_div(size).unwrap_or(SEGMENTS_MAX).clamp(2, SEGMENTS_MAX)
+    SEND_MAX.checked_div(size).unwrap_or(SEGMENTS_MAX).clamp(1, SEGMENTS_MAX)
 }
 
 #[cfg(test)]
@@ -122,8 +124,7 @@ mod tests {
         }
 
         fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-            let alone = transmit.segment_size.is_none();
-            assert!(alone || transmit.contents.len() <= SEND_MAX, "the kernel drops it");
+            assert!(transmit.contents.len() <= SEND_MAX, "the kernel drops it");
             self.sent.lock().unwrap().push((transmit.contents.len(), transmit.segment_size));
             Ok(())
         }
