@@ -56,10 +56,10 @@ pub fn serve(data: bool) -> io::Result<()> {
             server.answer(packet)?;
             start += used;
             if server.out.held().len() >= PACKET_MAX {
-                server.flush()?;
+                server.out.write_to(&server.output)?;
             }
         }
-        server.flush()?;
+        server.out.write_to(&server.output)?;
         if held.len() - end < PACKET_MAX + 4 {
             held.copy_within(start..end, 0);
             (start, end) = (0, end - start);
@@ -178,12 +178,6 @@ impl Server {
         }
         let answer = self.carry_out(kind, id, fields).unwrap_or_else(|failed| failed.status(id));
         self.out.push(&answer.finish());
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.output.write_all(self.out.held())?;
-        self.out.clear();
         Ok(())
     }
 
@@ -397,8 +391,7 @@ impl Server {
             }
         };
         self.out.push(&content_head(id, length));
-        self.output.write_all(self.out.held())?;
-        self.out.clear();
+        self.out.write_to(&self.output)?;
         passage.empty(length, &self.output)?;
         Ok(true)
     }

@@ -22,8 +22,11 @@ impl Out {
         &self.bytes[..self.held]
     }
 
-    pub fn clear(&mut self) {
+    /// Writes what is held, which is held no more then.
+    pub fn write_to(&mut self, mut output: impl io::Write) -> io::Result<()> {
+        output.write_all(self.held())?;
         self.held = 0;
+        Ok(())
     }
 
     /// Room for so many bytes more. They count once they are [`kept`](Out::keep).
@@ -70,7 +73,7 @@ impl Wanted {
 }
 
 /// What stands before content: length, type, number of the request, length of the content. No content is
-/// longer than [`CONTENT_MAX`].
+/// longer than [`CONTENT_MAX`](super::CONTENT_MAX).
 pub fn content_head(id: u32, content: usize) -> [u8; CONTENT_HEAD] {
     let mut head = [0; CONTENT_HEAD];
     head[..4].copy_from_slice(&(content as u32 + 9).to_be_bytes());
@@ -185,7 +188,9 @@ mod tests {
         out.room(9)[..3].copy_from_slice(b"abc");
         out.keep(3);
         assert_eq!(out.held(), b"firstabc");
-        out.clear();
+        let mut written = Vec::new();
+        out.write_to(&mut written).unwrap();
+        assert_eq!(written, b"firstabc");
         assert_eq!(out.held(), b"");
         out.push(b"x");
         assert_eq!(out.held(), b"x");
