@@ -49,7 +49,7 @@ impl Server {
         command.args(["--silent", "--disableTelemetry", "--skipApiVersionCheck", "--location"]);
         command.arg(self.dir.join("azure"));
         command.env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:{}", BASE64.encode(KEY)));
-        self.running = Some(server::start(&mut command, self.at));
+        self.running = Some(server::start(&mut command, self.at, Duration::from_secs(60)));
     }
 
     /// In good order: the emulator writes its index only every few seconds.

@@ -1,13 +1,13 @@
 //! One backend is a real S3 server (`s3s-fs`), the others are folders; it is killed and started
 //! again in the middle of everything.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use model::{BackendId, ObjectId, SeededEntropy};
 use sharding::vault::{
@@ -15,6 +15,7 @@ use sharding::vault::{
 };
 use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::server;
 use crate::support::{BLOCK, EXTENT, content};
 
 const ID: &str = "sekisho-test";
@@ -29,9 +30,7 @@ struct Server {
 
 impl Server {
     fn start(folder: &Path) -> Server {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let at = free.local_addr().unwrap();
-        drop(free);
+        let at = server::free();
         std::fs::create_dir_all(folder.join("genomes")).unwrap();
         let mut server = Server { at, folder: folder.to_owned(), running: None };
         server.resume();
@@ -39,20 +38,11 @@ impl Server {
     }
 
     fn resume(&mut self) {
-        let program = program();
-        let mut command = Command::new(&program);
+        let mut command = Command::new(program());
         command.args(["--host", "127.0.0.1", "--port", &self.at.port().to_string()]);
         command.args(["--access-key", ID, "--secret-key", SECRET]).arg(&self.folder);
-        command.env_remove("RUST_LOG").stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn();
-        self.running = Some(child.unwrap_or_else(|error| {
-            panic!("{}: {error}; infra/setup installs this S3 server", program.display())
-        }));
-        let start = Instant::now();
-        while TcpStream::connect(self.at).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(20), "the S3 server does not listen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        command.env_remove("RUST_LOG");
+        self.running = Some(server::start(&mut command, self.at, Duration::from_secs(20)));
     }
 
     /// At once, as a power cut would.

@@ -10,19 +10,15 @@ pub fn free() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-/// Starts a server, and waits until it listens.
-pub fn start(command: &mut Command, at: SocketAddr) -> Child {
+/// Starts a server, and waits until it listens, which it does within `limit`.
+pub fn start(command: &mut Command, at: SocketAddr, limit: Duration) -> Child {
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let child = child.unwrap_or_else(|error| {
         panic!("{}: {error}; infra/setup installs it", command.get_program().display())
     });
     let start = Instant::now();
     while TcpStream::connect(at).is_err() {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "{} does not listen",
-            command.get_program().display()
-        );
+        assert!(start.elapsed() < limit, "{} does not listen", command.get_program().display());
         std::thread::sleep(Duration::from_millis(5));
     }
     child

@@ -53,7 +53,7 @@ impl Server {
     fn resume(&mut self) {
         let mut command = Command::new(server::cached("SEKISHO_WEBDAV_SERVER", "python/bin/wsgidav"));
         command.arg("--config").arg(self.dir.join("wsgidav.json"));
-        self.running = Some(server::start(&mut command, self.at));
+        self.running = Some(server::start(&mut command, self.at, Duration::from_secs(60)));
     }
 
     fn kill(&mut self) {
